@@ -1,0 +1,24 @@
+/* The inner loops that are compiled once per instruction set.  tier_<name>.c defines SL_TIER_* and includes tier_body_inl.h, which fills one
+ * sl_tier; the rest of the core reaches them through sl_tier_get().  Private to csrc/core. */
+#ifndef SL_TIER_H
+#define SL_TIER_H
+
+#include "sl/sl_common.h"
+
+typedef struct {
+    const char *name;
+    int lanes; /* float32 lanes of a vector register */
+} sl_tier;
+
+extern const sl_tier sl_tier_baseline;
+#if defined(__x86_64__)
+extern const sl_tier sl_tier_avx2;
+extern const sl_tier sl_tier_avx512;
+#endif
+#if defined(__aarch64__)
+extern const sl_tier sl_tier_neon;
+#endif
+
+const sl_tier *sl_tier_get(void);
+
+#endif

@@ -1,0 +1,7 @@
+/* Body of every tier file.  The includer defines SL_TIER (the struct's name), SL_TIER_NAME (its text) and SL_LANES (float32 lanes). */
+#include "sl_tier.h"
+
+const sl_tier SL_TIER = {
+    .name = SL_TIER_NAME,
+    .lanes = SL_LANES,
+};

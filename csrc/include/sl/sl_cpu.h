@@ -1,0 +1,26 @@
+/* Which instruction-set tier runs, and how many threads may. */
+#ifndef SL_CPU_H
+#define SL_CPU_H
+
+#include "sl_common.h"
+
+/* Names of the tiers compiled into this build, best last, NULL-terminated: "baseline", then "avx2", "avx512" on x86-64, "neon" on aarch64. */
+const char *const *sl_tier_names(void);
+
+/* 1 if this machine can run the tier, 0 if it cannot or no such tier was compiled. */
+int sl_tier_supported(const char *name);
+
+/* Makes `name` the tier of all later calls, NULL the best one this machine supports.  SL_ERR_ARG, and nothing changes, if it is unknown or
+ * unsupported.  Not meant to be called while kernels run: the module does it once, at import. */
+sl_status sl_tier_select(const char *name);
+
+/* Name of the active tier. */
+const char *sl_tier_active(void);
+
+/* `wanted` threads, or 1 in a process forked after this library was loaded: a parallel region of GCC's OpenMP run-time hangs there. */
+int sl_threads(int wanted);
+
+/* 1 if built with OpenMP. */
+int sl_has_openmp(void);
+
+#endif

@@ -1,0 +1,83 @@
+"""See, search, label and audit what a trained network has learned: on a CPU, without a deep-learning framework.
+
+The names below are what users meet; each is imported when it is first touched, so that ``import semanticlens`` costs little more than NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from semanticlens._version import __version__
+
+if TYPE_CHECKING:
+    from semanticlens import data, encoders, io, lens, nn, plot
+    from semanticlens._errors import (
+        DataError,
+        LayerNotFoundError,
+        MismatchError,
+        MissingExtraError,
+        ModelFileError,
+        NumericalError,
+        SemanticLensError,
+        UnsupportedOperationError,
+    )
+    from semanticlens._kernels import build_info, get_num_threads, num_threads, set_num_threads
+    from semanticlens.lens.collect import collect
+    from semanticlens.lens.database import ConceptDB
+    from semanticlens.lens.examples import ConceptExamples
+    from semanticlens.nn.load import load
+    from semanticlens.nn.network import Network
+
+_MODULES = ("data", "encoders", "io", "lens", "nn", "plot")
+_NAMES = {
+    "build_info": "_kernels", "get_num_threads": "_kernels", "num_threads": "_kernels", "set_num_threads": "_kernels",
+    "load": "nn.load", "Network": "nn.network",
+    "collect": "lens.collect", "ConceptExamples": "lens.examples", "ConceptDB": "lens.database",
+    "SemanticLensError": "_errors", "ModelFileError": "_errors", "UnsupportedOperationError": "_errors", "DataError": "_errors",
+    "MismatchError": "_errors", "LayerNotFoundError": "_errors", "MissingExtraError": "_errors", "NumericalError": "_errors",
+}
+
+__all__ = [
+    "ConceptDB",
+    "ConceptExamples",
+    "DataError",
+    "LayerNotFoundError",
+    "MismatchError",
+    "MissingExtraError",
+    "ModelFileError",
+    "Network",
+    "NumericalError",
+    "SemanticLensError",
+    "UnsupportedOperationError",
+    "__version__",
+    "build_info",
+    "collect",
+    "data",
+    "encoders",
+    "get_num_threads",
+    "io",
+    "lens",
+    "load",
+    "nn",
+    "num_threads",
+    "plot",
+    "set_num_threads",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,103 @@
+"""Build of the one extension module: sources, flags, instruction-set tiers.  Everything else is in pyproject.toml.
+
+Environment: SEMANTICLENS_OPENMP=1|0|auto (default 1: no OpenMP is an error, not a slow build) · SEMANTICLENS_MARCH_NATIVE=1 (this machine
+only, announced) · SEMANTICLENS_DEBUG=1 · SEMANTICLENS_SANITIZE=address,undefined · SEMANTICLENS_WERROR=1.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+from pathlib import Path
+
+import numpy as np
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+NATIVE = os.environ.get("SEMANTICLENS_MARCH_NATIVE") == "1"
+DEBUG = os.environ.get("SEMANTICLENS_DEBUG") == "1"
+
+# One translation unit per tier holds everything that is worth compiling more than once; see csrc/core/sl_tier.h.
+TIER_FLAGS = {
+    "csrc/core/tier_avx2.c": ["-mavx2", "-mfma", "-mf16c"],
+    "csrc/core/tier_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+}
+FLAGS = ["-std=c11", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wsign-conversion", "-Wstrict-prototypes", "-Wmissing-prototypes",
+            "-Wcast-qual", "-Wundef", "-Wvla", "-Wformat=2", "-Wdouble-promotion"]
+GLUE_WARNINGS = ["-Wno-missing-prototypes", "-Wno-cast-qual", "-Wno-undef"]   # CPython and NumPy headers
+
+
+def compile_flags() -> list[str]:
+    """Flags every source gets."""
+    flags = FLAGS + (["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-DNDEBUG"]) + WARNINGS
+    if os.environ.get("SEMANTICLENS_WERROR") == "1":
+        flags.append("-Werror")
+    if os.environ.get("SEMANTICLENS_SANITIZE"):
+        flags += [f"-fsanitize={os.environ['SEMANTICLENS_SANITIZE']}", "-fno-omit-frame-pointer", "-g"]
+    if NATIVE:
+        print("semanticlens: SEMANTICLENS_MARCH_NATIVE=1, this build runs on this kind of machine only", file=sys.stderr)
+        flags += ["-march=native", "-DSL_MARCH_NATIVE=1"]
+    return flags
+
+
+class BuildExt(build_ext):
+    """Compiles every source on its own (in parallel), so that a tier's file gets the tier's flags."""
+
+    def build_extension(self, ext: Extension) -> None:
+        openmp = self._openmp_flags()
+        common = compile_flags() + openmp
+        sanitize = os.environ.get("SEMANTICLENS_SANITIZE")
+
+        def compile_one(source: str) -> list[str]:
+            name = source.replace(os.sep, "/")
+            flags = common + (TIER_FLAGS.get(name, []) if X86 else []) + (GLUE_WARNINGS if "/glue/" in name else [])
+            objects: list[str] = self.compiler.compile(
+                [source], output_dir=self.build_temp, include_dirs=ext.include_dirs + self.include_dirs, macros=ext.define_macros,
+                extra_postargs=flags, depends=ext.depends)
+            return objects
+
+        compile_one(ext.sources[0])                       # creates the output folders before the threads start
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            objects = [o for group in pool.map(compile_one, ext.sources) for o in group]
+        target = self.get_ext_fullpath(ext.name)
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        self.compiler.link_shared_object(
+            objects, target, libraries=self.get_libraries(ext), library_dirs=ext.library_dirs,
+            extra_postargs=openmp + ([f"-fsanitize={sanitize}"] if sanitize else []), build_temp=self.build_temp)
+
+    def _openmp_flags(self) -> list[str]:
+        wanted = os.environ.get("SEMANTICLENS_OPENMP", "1")
+        if wanted == "0":
+            return ["-Wno-unknown-pragmas"]
+        with tempfile.TemporaryDirectory() as folder:
+            probe = Path(folder, "probe.c")
+            probe.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+            try:
+                objects = self.compiler.compile([str(probe)], output_dir=folder, extra_postargs=["-fopenmp"])
+                self.compiler.link_executable(objects, str(Path(folder, "probe")), extra_postargs=["-fopenmp"])
+            except Exception as error:
+                if wanted == "auto":
+                    print("semanticlens: no OpenMP, building a serial extension", file=sys.stderr)
+                    return ["-Wno-unknown-pragmas"]
+                raise SystemExit("semanticlens: the C compiler cannot build OpenMP programs (install GCC, or set "
+                                 "SEMANTICLENS_OPENMP=0 for a serial build)") from error
+        return ["-fopenmp"]
+
+
+if __name__ == "__main__":
+    setup(
+        ext_modules=[Extension(
+            "semanticlens._core",
+            sources=sorted(glob("csrc/core/*.c")) + sorted(glob("csrc/glue/*.c")),
+            depends=sorted(glob("csrc/**/*.h", recursive=True)),
+            include_dirs=["csrc/include", "csrc/core", "csrc/glue", np.get_include()],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_23_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_23_API_VERSION")],
+        )],
+        cmdclass={"build_ext": BuildExt},
+    )
