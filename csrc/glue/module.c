@@ -6,9 +6,13 @@
 #include <stdlib.h>
 
 extern PyMethodDef sl_build_methods[];
+extern PyMethodDef sl_nn_methods[];
+extern PyMethodDef sl_elementwise_methods[];
 
 static PyMethodDef *const families[] = {
     sl_build_methods,
+    sl_nn_methods,
+    sl_elementwise_methods,
 };
 
 static int
