@@ -34,10 +34,11 @@ output_length(ptrdiff_t size, ptrdiff_t before, ptrdiff_t after, ptrdiff_t kerne
         reach > PTRDIFF_MAX / 4) {
         return SL_ERR_OVERFLOW;
     }
-    if (padded < reach + 1) {
+    n = padded - reach - 1 + (ceil_mode ? stride - 1 : 0);
+    if (n < 0) {
         return SL_ERR_ARG;
     }
-    n = (ceil_mode ? sl_ceil_div(padded - reach - 1, stride) : (padded - reach - 1) / stride) + 1;
+    n = n / stride + 1;
     if (ceil_mode && (n - 1) * stride >= size + before) {
         n--;
     }
