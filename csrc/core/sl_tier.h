@@ -17,6 +17,10 @@ typedef struct {
     sl_activation activation;
 } sl_epilogue;
 
+enum {
+    SL_THIN_ROWS = 4 /* rows of x that gemm_thin takes */
+};
+
 /* Neighbouring columns of a panel of B that are neighbours in memory too. */
 typedef struct {
     const float *source;
@@ -49,6 +53,9 @@ typedef struct {
     /* dst [k][mr] (or [k][nr]) = transpose of src (rows <= mr, k), row distance ld; missing rows become 0. */
     void (*pack_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
     void (*pack_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
+    /* y (m, nr) = act(x (m, k) w (nr, k)^T + bias (nr) or NULL), 1 <= m <= SL_THIN_ROWS, k >= 1, cut at multiples of kblock: the same bits as gemm_panel. */
+    void (*gemm_thin)(const float *x, ptrdiff_t m, ptrdiff_t ldx, const float *w, ptrdiff_t ldw, ptrdiff_t k,
+                      ptrdiff_t kblock, const float *bias, sl_activation activation, float *y, ptrdiff_t ldy);
     /* dst [k][nr]: row p, columns of run r = runs[r].source + offsets[p]; reads and writes up to lanes - 1 floats behind. */
     void (*pack_runs)(const sl_run *runs, ptrdiff_t n_runs, const ptrdiff_t *offsets, ptrdiff_t k, float *dst);
     /* dst[i] = src[i * step] for i < n */

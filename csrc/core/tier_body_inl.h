@@ -10,6 +10,8 @@
 
 #include "tier_gemm_inl.h"
 
+#include "tier_thin_inl.h"
+
 #include "tier_conv_inl.h"
 
 #include "tier_depthwise_inl.h"
@@ -24,6 +26,7 @@ const sl_tier SL_TIER = {
     .gemm_panel = gemm_panel,
     .pack_a = pack_a,
     .pack_b = pack_b,
+    .gemm_thin = gemm_thin,
     .pack_runs = pack_runs,
     .copy_strided = copy_strided,
     .map_activate = map_activate,
