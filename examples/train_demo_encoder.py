@@ -13,7 +13,6 @@ About ten minutes on one core.  The same versions and machine give the same weig
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -23,13 +22,16 @@ from torch import nn
 from torch.nn import functional
 
 from semanticlens.demo.captions import ATTRIBUTES, WORDINGS, caption, mentioned
+from semanticlens.demo.evaluate import encoder_accuracies
 from semanticlens.demo.pictures import SIZE, Draws, PictureSet, generate
-from semanticlens.encoders.demo import ASSET, DemoEncoder, tokenize, write_encoder
+from semanticlens.encoders.demo import DemoEncoder, tokenize, write_encoder
 
 CHANNELS = (24, 48, 96, 128)
 KERNELS = (5, 3, 3, 3)
 DIM, WORD_DIM, HIDDEN = 64, 64, 128
+OFFSET, SCALE = 127.5, 1.0 / 64.0
 TRAIN_SEED, TEST_SEED = 1, 2
+ASSET = Path(__file__).parents[1] / "semanticlens" / "demo" / "assets" / "encoder.safetensors"
 
 
 class ImageTower(nn.Module):
@@ -108,7 +110,7 @@ def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, true: torch.Tens
 
 def augment(pixels: np.ndarray, rng: torch.Generator) -> torch.Tensor:
     """Normalised pictures with a little random gain, offset and noise, as other decoders and scalers would bring."""
-    x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127.5) / 64.0
+    x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - OFFSET) * SCALE
     gain = 1.0 + 0.08 * torch.randn(len(x), 1, 1, 1, generator=rng)
     x = x * gain + 0.08 * torch.randn(len(x), 3, 1, 1, generator=rng) + 0.04 * torch.randn(x.shape, generator=rng)
     return x.contiguous(memory_format=torch.channels_last)
@@ -145,30 +147,47 @@ def train(pictures: PictureSet, words: tuple[str, ...], epochs: int, batch: int,
     return image_tower.eval(), text_tower.eval()
 
 
-def image_network(tower: ImageTower) -> tuple[list[dict[str, object]], dict[str, np.ndarray]]:
-    """The tower as graph nodes and arrays, batch normalisation folded into the convolutions."""
-    nodes: list[dict[str, object]] = []
-    params: dict[str, np.ndarray] = {}
-    before = "input"
+def dense_node(name: str, before: str, layer: nn.Linear, params: dict[str, np.ndarray], tower: str) -> dict[str, object]:
+    """A dense layer as a graph node; its arrays go into ``params``."""
+    keys = {"weight": f"{tower}.{name}.weight", "bias": f"{tower}.{name}.bias"}
+    params[keys["weight"]], params[keys["bias"]] = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+    return {"name": name, "op": "dense", "inputs": [before], "params": keys, "attrs": {}}
+
+
+def relu_node(name: str, before: str) -> dict[str, object]:
+    return {"name": name, "op": "relu", "inputs": [before], "params": {}, "attrs": {}}
+
+
+def image_nodes(tower: ImageTower, params: dict[str, np.ndarray]) -> list[dict[str, object]]:
+    """The image tower as graph nodes, batch normalisation folded into the convolutions."""
+    nodes, before = [], "input"
     for i, (conv, norm) in enumerate(zip(tower.convs, tower.norms, strict=True), 1):
         factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        name, pad = f"conv{i}", conv.padding[0]
-        params[f"{name}.weight"] = (conv.weight * factor[:, None, None, None]).detach().contiguous().numpy()
-        params[f"{name}.bias"] = (norm.bias - norm.running_mean * factor).detach().numpy()
-        nodes.append({"name": name, "op": "conv2d", "inputs": [before], "params": {"weight": f"{name}.weight", "bias": f"{name}.bias"},
-                      "attrs": {"stride": [2, 2], "padding": [pad] * 4, "dilation": [1, 1], "groups": 1}})
-        nodes.append({"name": f"relu{i}", "op": "relu", "inputs": [name], "params": {}, "attrs": {}})
+        keys = {"weight": f"image.conv{i}.weight", "bias": f"image.conv{i}.bias"}
+        params[keys["weight"]] = (conv.weight * factor[:, None, None, None]).detach().contiguous().numpy()
+        params[keys["bias"]] = (norm.bias - norm.running_mean * factor).detach().numpy()
+        attrs = {"stride": [2, 2], "padding": [conv.padding[0]] * 4, "dilation": [1, 1], "groups": 1}
+        nodes += [{"name": f"conv{i}", "op": "conv2d", "inputs": [before], "params": keys, "attrs": attrs}, relu_node(f"relu{i}", f"conv{i}")]
         before = f"relu{i}"
     nodes.append({"name": "flatten", "op": "flatten", "inputs": [before], "params": {}, "attrs": {"start": 1}})
-    nodes.append({"name": "dense", "op": "dense", "inputs": ["flatten"], "params": {"weight": "dense.weight", "bias": "dense.bias"}, "attrs": {}})
-    params["dense.weight"], params["dense.bias"] = (p.detach().numpy() for p in (tower.dense.weight, tower.dense.bias))
-    return nodes, params
+    return [*nodes, dense_node("dense", "flatten", tower.dense, params, "image")]
 
 
-def text_arrays(tower: TextTower) -> dict[str, np.ndarray]:
-    """The text tower's arrays under the names that ``encoders/demo.py`` reads."""
-    return {"words": tower.words.detach().numpy(), "hidden.weight": tower.hidden.weight.detach().numpy(), "hidden.bias": tower.hidden.bias.detach().numpy(),
-            "dense.weight": tower.dense.weight.detach().numpy(), "dense.bias": tower.dense.bias.detach().numpy()}
+def text_nodes(tower: TextTower, params: dict[str, np.ndarray]) -> list[dict[str, object]]:
+    """The text tower as graph nodes; its input is the bag of words."""
+    params["text.words"] = tower.words.detach().numpy().T.copy()
+    return [{"name": "words", "op": "dense", "inputs": ["input"], "params": {"weight": "text.words"}, "attrs": {}},
+            dense_node("hidden", "words", tower.hidden, params, "text"), relu_node("relu", "hidden"),
+            dense_node("dense", "relu", tower.dense, params, "text")]
+
+
+def save(path: Path, image_tower: ImageTower, text_tower: TextTower, words: tuple[str, ...]) -> None:
+    """Write both towers."""
+    params: dict[str, np.ndarray] = {}
+    content = {"size": SIZE, "dim": DIM, "offset": OFFSET, "scale": SCALE, "words": words,
+               "image": image_nodes(image_tower, params), "text": text_nodes(text_tower, params)}
+    write_encoder(path, content, params)
+    print(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 
 def main() -> None:
@@ -185,12 +204,10 @@ def main() -> None:
     words = all_words()
     print(f"{len(pictures)} pictures in {time.perf_counter() - start:.0f} s; {len(words)} words", flush=True)
     image_tower, text_tower = train(pictures, words, args.epochs, args.batch, args.rate)
-    nodes, params = image_network(image_tower)
-    write_encoder(args.out, json.dumps({"size": SIZE, "nodes": nodes}, separators=(",", ":")), params, words, text_arrays(text_tower))
-    print(f"wrote {args.out} ({args.out.stat().st_size:,} bytes)")
+    save(args.out, image_tower, text_tower, words)
+    encoder = DemoEncoder(args.out)
     for combinations in ("seen", "held-out"):
-        report = DemoEncoder(args.out).accuracies(generate(2000, TEST_SEED, combinations))
-        print(combinations, {name: round(value, 4) for name, value in report.items()})
+        print(encoder_accuracies(encoder, generate(2000, TEST_SEED, combinations)).table(f"2000 pictures of {combinations} combinations"))
 
 
 if __name__ == "__main__":
