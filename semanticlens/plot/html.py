@@ -22,8 +22,21 @@ from PIL import Image, features
 from semanticlens.plot import _style
 
 __all__ = [
-    "Html", "bar", "code", "escape", "fragment", "histogram", "image_bytes", "image_uri", "note", "number", "page", "short_hash", "strip", "table",
-]  # fmt: skip
+    "Html",
+    "bar",
+    "code",
+    "escape",
+    "fragment",
+    "histogram",
+    "image_bytes",
+    "image_uri",
+    "note",
+    "number",
+    "page",
+    "short_hash",
+    "strip",
+    "table",
+]
 
 _NUMERIC = ' class="sl-num"'
 
