@@ -1,13 +1,9 @@
 """SemanticLens: from a network and pictures to concept examples, and from these to what its components mean."""
 
 from semanticlens.lens.collect import collect
-from semanticlens.lens.examples import ConceptExamples
-from semanticlens.lens.examples import LayerExamples
-from semanticlens.lens.pooling import Pooling
-from semanticlens.lens.pooling import pooling
-from semanticlens.lens.pooling import special_token
-from semanticlens.lens.sources import ActivationSource
-from semanticlens.lens.sources import NetworkSource
+from semanticlens.lens.examples import ConceptExamples, LayerExamples
+from semanticlens.lens.pooling import Pooling, pooling, special_token
+from semanticlens.lens.sources import ActivationSource, NetworkSource
 
 __all__ = [
     "ActivationSource",

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semanticlens._errors import DataError, LayerNotFoundError
+from semanticlens._errors import DataError
 from semanticlens.data.batches import Skipped, Transform, batches
 from semanticlens.data.dataset import Dataset
 
@@ -33,7 +33,10 @@ class RunsLayers(Protocol):
     preprocess: Any
     fingerprint: str
 
-    def run(self, x: NDArray[np.float32], record: Sequence[str], n_threads: int | None = None) -> Mapping[str, NDArray[np.float32]]:
+    def resolve(self, name: str) -> str:
+        """The node that a name stands for, or :class:`LayerNotFoundError`."""
+
+    def run(self, x: NDArray[np.float32], record: Sequence[str], *, n_threads: int | None = None) -> Mapping[str, NDArray[np.float32]]:
         """Outputs of the layers in ``record``."""
 
 
@@ -91,13 +94,12 @@ class NetworkSource:
 
 def check_layers(network: RunsLayers, layers: Sequence[str] | str | None) -> list[str]:
     """``layers`` as a list, each known to the network."""
-    known = [layer.name for layer in network.layers]
     if layers is None:
-        raise ValueError(f"layers=None: name the layers to collect from, for example layers=[{known[-1] if known else ''!r}]; {network.name!r} has {len(known)}")
+        known = [layer.name for layer in network.layers]
+        raise ValueError(f"layers=None: name the layers to collect from, for example layers=[{known[-1]!r}]; net.layers lists all {len(known)}")
     names = [layers] if isinstance(layers, str) else list(layers)
     for name in names:
-        if name not in network.layers:
-            raise LayerNotFoundError(name, [*known, *getattr(network, "aliases", None) or ()], f"network {network.name!r}")
+        network.resolve(name)
     if len(set(names)) != len(names):
         raise ValueError(f"layers={names}: a layer is named twice")
     return names
