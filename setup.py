@@ -50,6 +50,7 @@ class BuildExt(build_ext):
     """Compiles every source on its own (in parallel), so that a tier's file gets the tier's flags."""
 
     def build_extension(self, ext: Extension) -> None:
+        """Compile, then link with the flags the compilation had."""
         openmp = self._openmp_flags()
         common = compile_flags() + openmp
         sanitize = os.environ.get("SEMANTICLENS_SANITIZE")

@@ -32,9 +32,9 @@ py_build_info(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
             goto done;
         }
     }
-    result = Py_BuildValue("{s:s,s:s,s:O,s:O,s:O,s:O,s:O}", "compiler", __VERSION__, "tier", sl_tier_active(), "tiers", tiers,
-                           "supported", supported, "openmp", sl_has_openmp() ? Py_True : Py_False, "march_native",
-                           native ? Py_True : Py_False, "debug", debug ? Py_True : Py_False);
+    result = Py_BuildValue("{s:s,s:s,s:O,s:O,s:O,s:O,s:O}", "compiler", __VERSION__, "tier", sl_tier_active(), "tiers",
+                           tiers, "supported", supported, "openmp", sl_has_openmp() ? Py_True : Py_False,
+                           "march_native", native ? Py_True : Py_False, "debug", debug ? Py_True : Py_False);
 done:
     Py_XDECREF(tiers);
     Py_XDECREF(supported);

@@ -27,8 +27,8 @@ def build_info() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``compiler`` (str), ``tier`` (active instruction-set tier), ``tiers`` (compiled), ``supported`` (of those, runnable here), ``openmp``
-        (bool), ``march_native`` (bool), ``debug`` (bool), ``threads`` (default thread count).
+        ``compiler`` (str), ``tier`` (active instruction-set tier), ``tiers`` (compiled), ``supported`` (of those, runnable here),
+        ``openmp`` (bool), ``march_native`` (bool), ``debug`` (bool), ``threads`` (default thread count).
     """
     return {**_core.build_info(), "threads": get_num_threads()}
 
@@ -63,8 +63,8 @@ def _available() -> int:
 def get_num_threads() -> int:
     """Threads used where ``n_threads=None``.
 
-    The first of: :func:`set_num_threads`; environment variable ``SEMANTICLENS_NUM_THREADS``; ``OMP_NUM_THREADS``; the processors this process
-    may use (affinity and container quota).
+    The first of: :func:`set_num_threads`; environment variable ``SEMANTICLENS_NUM_THREADS``; ``OMP_NUM_THREADS``; the processors this
+    process may use (affinity and container quota).
     """
     if _chosen is not None:
         return _chosen

@@ -1,12 +1,14 @@
 """The safetensors container, read by memory map.
 
-The format (8-byte little-endian header length, JSON header, data) is that of the ``safetensors`` package, which also reads what is written
-here. Reading is done here rather than by that package because its NumPy front end copies every tensor: weights of a few hundred megabytes
-are to stay in the page cache. Every number of the header is checked against the file before an array is made, and making one allocates nothing.
+The format (8-byte little-endian header length, JSON header, data) is that of the ``safetensors`` package, which also reads what is
+written here. Reading is done here rather than by that package because its NumPy front end copies every tensor: weights of a few hundred
+megabytes are to stay in the page cache. Every number of the header is checked against the file before an array is made, and making one
+allocates nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -38,7 +40,8 @@ class TensorFile(Mapping[str, NDArray[Any]]):
         The header's ``__metadata__``.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, str], arrays: dict[str, NDArray[Any]], bfloat16: frozenset[str], data: NDArray[np.uint8]) -> None:
+    def __init__(self, path: Path, metadata: dict[str, str], arrays: dict[str, NDArray[Any]], bfloat16: frozenset[str],
+                 data: NDArray[np.uint8]) -> None:
         self.path, self.metadata = path, metadata
         self._arrays, self._bfloat16, self.data = arrays, bfloat16, data
 
@@ -117,15 +120,16 @@ def _views(header: Any, body: NDArray[np.uint8]) -> tuple[dict[str, str], dict[s
         code, shape, begin, end = _entry(name, entry)
         dtype = np.dtype(_DTYPES[code])
         if end - begin != math.prod(shape) * dtype.itemsize or end > body.size:
-            raise _Malformed(f"tensor {name!r} ({code}, shape {shape}) does not fit its bytes {begin}:{end} of {body.size:,}; the file may be truncated")
+            raise _Malformed(f"tensor {name!r} ({code}, shape {shape}) does not fit its bytes {begin}:{end} of {body.size:,}; "
+                             f"the file may be truncated")
         spans.append((begin, end, name))
         raw = body[begin:end]
         arrays[name] = (raw.view(dtype) if raw.size else np.empty(0, dtype)).reshape(shape)
     spans.sort()
-    for (_, end, first), (begin, _, second) in zip(spans, spans[1:], strict=False):
+    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
         if begin < end:
             raise _Malformed(f"tensors {first!r} and {second!r} overlap")
-    if spans and sum(end - begin for begin, end, _ in spans) != body.size or not spans and body.size:
+    if sum(end - begin for begin, end, _ in spans) != body.size:
         raise _Malformed("the file holds bytes that belong to no tensor")
     return metadata, arrays, frozenset(n for n, e in header.items() if e["dtype"] == "BF16")
 
