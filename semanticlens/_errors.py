@@ -58,3 +58,7 @@ class MissingExtraError(SemanticLensError, ImportError):
 
 class SkippedDataWarning(UserWarning):
     """Some data was left out, as asked; the message says how much and why."""
+
+
+class ConceptWarning(UserWarning):
+    """Concept examples that say less than they seem to: too few pictures, components that never fire."""
