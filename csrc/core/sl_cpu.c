@@ -29,8 +29,9 @@ runs_here(const sl_tier *tier)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     }
     if (tier == &sl_tier_avx512) {
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("fma");
     }
 #endif
     return tier != NULL;
@@ -64,7 +65,8 @@ sl_tier_names(void)
     static const char *const names[] = {
         "baseline",
 #if defined(__x86_64__)
-        "avx2", "avx512",
+        "avx2",
+        "avx512",
 #elif defined(__aarch64__)
         "neon",
 #endif
