@@ -112,7 +112,7 @@ class Builder:
                        padding=pad if isinstance(pad, str) else (pad, pad, pad, pad))
 
     def norm(self, name: str, x: str, channels: int, eps: float = 1e-5, key: str | None = None) -> str:
-        """A batch normalisation with parameters ``key.weight``, ``.bias``, ``.running_mean``, ``.running_var``; key defaults to the name."""
+        """A batch normalisation with parameters ``key.weight``, ``.bias``, ``.running_mean``, ``.running_var`` (key: the name)."""
         roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
         return self.op(name, "batch_norm", x, {role: self._expect(f"{key or name}.{of}", channels) for role, of in roles.items()}, eps=eps)
 
