@@ -25,6 +25,7 @@ from semanticlens.demo.captions import ATTRIBUTES, WORDINGS, caption, mentioned
 from semanticlens.demo.evaluate import encoder_accuracies
 from semanticlens.demo.pictures import SIZE, Draws, PictureSet, generate
 from semanticlens.encoders.demo import DemoEncoder, tokenize, write_encoder
+from semanticlens.nn.preprocess import Preprocess
 
 CHANNELS = (24, 48, 96, 128)
 KERNELS = (5, 3, 3, 3)
@@ -184,7 +185,8 @@ def text_nodes(tower: TextTower, params: dict[str, np.ndarray]) -> list[dict[str
 def save(path: Path, image_tower: ImageTower, text_tower: TextTower, words: tuple[str, ...]) -> None:
     """Write both towers."""
     params: dict[str, np.ndarray] = {}
-    content = {"size": SIZE, "dim": DIM, "offset": OFFSET, "scale": SCALE, "words": words,
+    preprocess = Preprocess(size=(SIZE, SIZE), resize="stretch", scale=SCALE, mean=(OFFSET * SCALE,) * 3, std=(1.0,) * 3)
+    content = {"dim": DIM, "preprocess": preprocess.to_dict(), "words": words,
                "image": image_nodes(image_tower, params), "text": text_nodes(text_tower, params)}
     write_encoder(path, content, params)
     print(f"wrote {path} ({path.stat().st_size:,} bytes)")

@@ -28,6 +28,11 @@ typedef struct {
     /* dst [k][mr] (or [k][nr]) = transpose of src (rows <= mr, k), row distance ld; missing rows become 0. */
     void (*pack_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
     void (*pack_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
+
+    /* Streaming selection; see tier_topm_inl.h. */
+    ptrdiff_t (*topm_scan)(const float *restrict values, const float *restrict limits, ptrdiff_t n,
+                           int32_t *restrict hits);
+    void (*topm_ranks)(float *restrict scores, ptrdiff_t n, int32_t *restrict ranks);
 } sl_tier;
 
 extern const sl_tier sl_tier_baseline;

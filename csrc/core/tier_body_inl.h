@@ -4,6 +4,7 @@
 #include "tier_vec_inl.h"
 
 #include "tier_gemm_inl.h"
+#include "tier_topm_inl.h"
 
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
@@ -13,4 +14,6 @@ const sl_tier SL_TIER = {
     .gemm_panel = gemm_panel,
     .pack_a = pack_a,
     .pack_b = pack_b,
+    .topm_scan = topm_scan,
+    .topm_ranks = topm_ranks,
 };

@@ -6,9 +6,11 @@
 #include <stdlib.h>
 
 extern PyMethodDef sl_build_methods[];
+extern PyMethodDef sl_topm_methods[];
 
 static PyMethodDef *const families[] = {
     sl_build_methods,
+    sl_topm_methods,
 };
 
 static int

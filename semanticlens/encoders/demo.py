@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from semanticlens._errors import DataError, ModelFileError
 from semanticlens.io import read_tensors, sha256_of_arrays, write_tensors
 from semanticlens.nn.network import Network, Node
+from semanticlens.nn.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -86,23 +87,27 @@ class DemoEncoder:
             raise ModelFileError(f"{path} is damaged: its content does not fit its SHA-256; get the file again")
         content = json.loads(graph)
         self.words: tuple[str, ...] = tuple(content["words"])
-        self.size, self.dim = int(content["size"]), int(content["dim"])
+        self.preprocess, self.dim = Preprocess.from_dict(content["preprocess"]), int(content["dim"])
         self.fingerprint = file.metadata["sha256"]
         self.n_threads = n_threads
         self._index = {word: i for i, word in enumerate(self.words)}
-        self._offset, self._scale = np.float32(content["offset"]), np.float32(content["scale"])
         params = {name: np.asarray(array, dtype=np.float32) for name, array in file.items()}
-        self.image_tower = _tower("image", content["image"], params, (3, self.size, self.size))
+        self.image_tower = _tower("image", content["image"], params, self.preprocess.output_shape)
         self.text_tower = _tower("text", content["text"], params, (len(self.words),))
 
     def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Unit vectors of pictures of any size, shape (n, 64).
 
         A picture is made RGB and stretched to 64 x 64: what is in its corners stays in view.
+
+        Raises
+        ------
+        DataError
+            If something is not a picture or has no pixels.
         """
         result = np.empty((len(images), self.dim), dtype=np.float32)
         for start in range(0, len(images), _BATCH):
-            batch = np.stack([self._pixels(image) for image in images[start : start + _BATCH]])
+            batch = np.stack([self.preprocess(image) for image in images[start : start + _BATCH]])
             result[start : start + len(batch)] = self._run(self.image_tower, batch)
         return result
 
@@ -135,19 +140,6 @@ class DemoEncoder:
         lengths = np.sqrt(np.sum(raw.astype(np.float64) ** 2, axis=1, keepdims=True))
         return (raw / np.maximum(lengths, 1e-12)).astype(np.float32)
 
-    def _pixels(self, image: Image.Image) -> NDArray[np.float32]:
-        from PIL import Image as pil
-
-        if not isinstance(image, pil.Image):
-            raise TypeError(f"images must be PIL pictures, not {type(image).__name__}: convert arrays with PIL.Image.fromarray")
-        if 0 in image.size:
-            raise DataError(f"a picture of {image.size[0]} x {image.size[1]} pixels has no content to encode")
-        image = image.convert("RGB")
-        if image.size != (self.size, self.size):
-            image = image.resize((self.size, self.size), pil.Resampling.BILINEAR)
-        pixels = np.asarray(image, dtype=np.float32)
-        return np.ascontiguousarray(((pixels - self._offset) * self._scale).transpose(2, 0, 1))
-
     def _bag(self, text: str, unknown: list[str]) -> NDArray[np.float32]:
         """Share of each known word in a text; unknown ones are appended to ``unknown``."""
         tokens = tokenize(text)
@@ -179,7 +171,7 @@ class DemoEncoder:
         return ", ".join(lines)
 
     def __repr__(self) -> str:
-        return f"DemoEncoder({len(self.words)} words, {self.size} x {self.size} pixels, {self.dim} dimensions, {self.fingerprint[:12]})"
+        return f"DemoEncoder({len(self.words)} words, {self.preprocess.size[0]} x {self.preprocess.size[1]} pixels, {self.dim} dimensions, {self.fingerprint[:12]})"
 
 
 def _digest(graph: str, arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -199,8 +191,8 @@ def write_encoder(path: str | os.PathLike[str], content: Mapping[str, Any], para
     ----------
     path : path-like
     content : mapping
-        ``size``, ``dim``, ``offset``, ``scale`` (pixel p enters as (p - offset) * scale), ``words``, and the nodes of the two towers, ``image``
-        and ``text``, in the form of a network bundle.
+        ``dim``, ``preprocess`` (``Preprocess.to_dict()``), ``words``, and the nodes of the two towers, ``image`` and ``text``, in the form of a
+        network bundle.
     params : mapping of str to ndarray
         The arrays that the nodes name.
     """
