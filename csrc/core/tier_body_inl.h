@@ -4,6 +4,7 @@
 #include "tier_vec_inl.h"
 
 #include "tier_gemm_inl.h"
+#include "tier_lens_inl.h"
 
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
@@ -13,4 +14,5 @@ const sl_tier SL_TIER = {
     .gemm_panel = gemm_panel,
     .pack_a = pack_a,
     .pack_b = pack_b,
+    .lens = &lens_loops,
 };

@@ -6,9 +6,13 @@
 #include <stdlib.h>
 
 extern PyMethodDef sl_build_methods[];
+extern PyMethodDef sl_cosine_methods[];
+extern PyMethodDef sl_scores_methods[];
 
 static PyMethodDef *const families[] = {
     sl_build_methods,
+    sl_cosine_methods,
+    sl_scores_methods,
 };
 
 static int
