@@ -32,6 +32,11 @@ typedef struct {
     void (*pack_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
 
     const struct sl_lens_loops *lens; /* scores, cosines, labels */
+
+    /* Streaming selection; see tier_topm_inl.h. */
+    ptrdiff_t (*topm_scan)(const float *restrict values, const float *restrict limits, ptrdiff_t n,
+                           int32_t *restrict hits);
+    void (*topm_ranks)(float *restrict scores, ptrdiff_t n, int32_t *restrict ranks);
 } sl_tier;
 
 extern const sl_tier sl_tier_baseline;

@@ -5,6 +5,7 @@
 
 #include "tier_gemm_inl.h"
 #include "tier_lens_inl.h"
+#include "tier_topm_inl.h"
 
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
@@ -15,4 +16,6 @@ const sl_tier SL_TIER = {
     .pack_a = pack_a,
     .pack_b = pack_b,
     .lens = &lens_loops,
+    .topm_scan = topm_scan,
+    .topm_ranks = topm_ranks,
 };

@@ -313,9 +313,11 @@ def _short(ids: IdSet) -> str:
 def _merge_layer(a: LayerExamples, b: LayerExamples, n_samples: int) -> LayerExamples:
     if a.scores.shape != b.scores.shape:
         raise MismatchError(f"cannot merge concept examples: layer {a.layer!r} has {a.scores.shape} (components, top) in one, {b.scores.shape} in the other")
-    scores, ids = kernels.merge_top(a.scores, a.ids, b.scores, b.ids)
+    best = kernels.TopM(*a.scores.shape)
+    for part in (a, b):
+        best.merge(part.scores, part.ids, part.nan_counts)
     class_scores = None
     if a.class_scores is not None and b.class_scores is not None:
         both = np.concatenate([a.class_scores, b.class_scores], axis=2)
         class_scores = np.ascontiguousarray(-np.sort(-both, axis=2)[:, :, : a.class_scores.shape[2]])
-    return LayerExamples(a.layer, ids, scores, (ids >= 0).sum(axis=1, dtype=np.int64), a.nan_counts + b.nan_counts, n_samples, a.pool, class_scores)
+    return LayerExamples(a.layer, best.ids, best.scores, best.counts, best.nan_counts, n_samples, a.pool, class_scores)
