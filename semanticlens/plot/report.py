@@ -186,7 +186,7 @@ class _Page:
         top = asked.get("top", "–".join(str(w) for w in dict.fromkeys((widths[0], widths[-1]))) if widths else "0")
         facts.append(("Examples", f"up to {escape(top)} per component<small>pooling: {escape(', '.join(pools) or 'not recorded')}</small>"))
         rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts)
-        extra = f'<div class="note">{escape(note)}</div>' if note is not None else ""
+        extra = f'<div class="note"><p>{escape(note)}</p></div>' if note is not None else ""
         return (
             f'<header class="top"><div class="wide"><p class="eyebrow">Concept report, {when:%Y-%m-%d}. Database built by '
             f'semanticlens-native {escape(record.get("version", __version__))}</p><h1 class="text">{escape(title)}</h1>'
