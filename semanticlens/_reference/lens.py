@@ -92,6 +92,7 @@ def _first_centres(rows: F64, n_clusters: int, seed: int, restart: int) -> list[
 
 def _lloyd(rows: F64, labels: Array, n_clusters: int, max_iter: int) -> Array:
     """Assign and average until nothing moves; an empty cluster takes the point farthest from its own centre."""
+    scatter = ((rows - rows.mean(axis=0)) ** 2).sum()
     for _ in range(max_iter):
         centres = np.array([rows[labels == c].mean(axis=0) if (labels == c).any() else np.full(rows.shape[1], np.inf) for c in range(n_clusters)])
         with np.errstate(invalid="ignore"):
@@ -101,7 +102,7 @@ def _lloyd(rows: F64, labels: Array, n_clusters: int, max_iter: int) -> Array:
             if not (new == c).any():
                 own = distance[np.arange(len(rows)), new]
                 own[np.bincount(new, minlength=n_clusters)[new] < 2] = 0.0
-                if own.max() > 0:
+                if own.max() > 1e-12 * scatter:
                     new[own.argmax()] = c
         if (new == labels).all():
             break
@@ -145,15 +146,13 @@ def polysemanticity_of(rows: F64, labels: Array, n_clusters: int) -> float:
     """1 - mean cosine of the cluster centres; with a cluster of fewer than two members 1 - mean cosine of the first ten rows to the mean."""
     if (rows == rows[0]).all():
         return 0.0
-    if np.bincount(labels, minlength=n_clusters).min() < 2:
-        pairs = [(rows.mean(axis=0), row) for row in rows[:10]]
-    else:
-        centres = [rows[labels == c].mean(axis=0) for c in range(n_clusters)]
-        pairs = [(centres[a], centres[b]) for a in range(n_clusters) for b in range(a)]
-    lengths = [np.linalg.norm(a) * np.linalg.norm(b) for a, b in pairs]
-    if min(lengths) <= 0:
-        return float("nan")
-    return 1.0 - float(np.mean([a @ b / n for (a, b), n in zip(pairs, lengths, strict=True)]))
+    small = np.bincount(labels, minlength=n_clusters).min() < 2
+    groups = [rows] if small else [rows[labels == c] for c in range(n_clusters)]
+    centres = [group.mean(axis=0) for group in groups]
+    if any((c**2).sum() <= 1e-13 * (group**2).sum(axis=1).mean() for c, group in zip(centres, groups, strict=True)):
+        return float("nan")                           # members cancel: the centre has no direction
+    pairs = [(centres[0], row) for row in rows[:10]] if small else [(a, b) for i, a in enumerate(centres) for b in centres[:i]]
+    return 1.0 - float(np.mean([a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in pairs]))
 
 
 def polysemanticity(examples: Array, ids: Array | None = None, counts: Array | None = None, labels: Array | None = None, *, n_clusters: int = 2,
@@ -163,6 +162,8 @@ def polysemanticity(examples: Array, ids: Array | None = None, counts: Array | N
     score, inertia = np.full(n_components, np.nan), np.full(n_components, np.nan)
     groups = np.full((n_components, width), -1, np.int32)
     for k, (places, rows) in enumerate(usable_rows(examples, ids, counts)):
+        if labels is not None:
+            places, rows = places[labels[k, places] >= 0], rows[labels[k, places] >= 0]
         if len(rows) < n_clusters:
             continue
         if labels is not None:
