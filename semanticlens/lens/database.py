@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semanticlens._errors import DataError, LayerNotFoundError, MismatchError, SkippedDataWarning
+from semanticlens._errors import DataError, LayerNotFoundError, MismatchError, ModelFileError, SkippedDataWarning
 from semanticlens._kernels import lens as kernels
 from semanticlens._kernels import resolve_threads
 from semanticlens._version import __version__
@@ -244,8 +244,12 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         if "thumbnails" not in self._arrays or place == len(self.sample_ids) or self.sample_ids[place] != sample_id:
             return None
         begin, end = self._arrays["thumbnail_offsets"][place : place + 2]
-        with Image.open(io.BytesIO(self._arrays["thumbnails"][begin:end].tobytes())) as picture:
-            return picture.convert("RGB")
+        try:
+            with Image.open(io.BytesIO(self._arrays["thumbnails"][begin:end].tobytes())) as picture:
+                return picture.convert("RGB")
+        except Exception as error:                    # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, ...
+            raise ModelFileError(f"the database's copy of picture {sample_id} cannot be read ({type(error).__name__}: {error}); "
+                                 f"the file was damaged, make or copy it again") from None
 
     # ------------------------------------------------------------------ asking
     def search(self, query: Any, top: int = 10, *, layers: str | Sequence[str] | None = None, templates: str | Sequence[str] | None = None,
