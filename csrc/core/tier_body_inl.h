@@ -16,4 +16,6 @@ const sl_tier SL_TIER = {
     .pack_b = pack_b,
     .topm_scan = topm_scan,
     .topm_ranks = topm_ranks,
+    .topm_range = topm_range,
+    .topm_pivot = topm_pivot,
 };
