@@ -17,6 +17,8 @@ typedef struct {
     sl_activation activation;
 } sl_epilogue;
 
+struct sl_lens_loops; /* sl_lens_private.h */
+
 typedef struct {
     const char *name;
     int lanes;  /* float32 lanes of a vector register */
@@ -28,6 +30,8 @@ typedef struct {
     /* dst [k][mr] (or [k][nr]) = transpose of src (rows <= mr, k), row distance ld; missing rows become 0. */
     void (*pack_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
     void (*pack_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
+
+    const struct sl_lens_loops *lens; /* scores, cosines, labels */
 
     /* Streaming selection; see tier_topm_inl.h. */
     ptrdiff_t (*topm_scan)(const float *restrict values, const float *restrict limits, ptrdiff_t n,

@@ -4,6 +4,7 @@
 #include "tier_vec_inl.h"
 
 #include "tier_gemm_inl.h"
+#include "tier_lens_inl.h"
 #include "tier_topm_inl.h"
 
 const sl_tier SL_TIER = {
@@ -14,6 +15,7 @@ const sl_tier SL_TIER = {
     .gemm_panel = gemm_panel,
     .pack_a = pack_a,
     .pack_b = pack_b,
+    .lens = &lens_loops,
     .topm_scan = topm_scan,
     .topm_ranks = topm_ranks,
 };
