@@ -72,16 +72,20 @@ def _mix(z: int) -> int:
     return z ^ (z >> 31)
 
 
-def is_held_out(truth: Mapping[str, str]) -> bool:
-    """Whether the encoder never saw this combination in training.
+def held_out_pair(shape: NDArray[np.int64], colour: NDArray[np.int64], texture: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which combinations, given as positions in :data:`ATTRIBUTES`, the encoder never saw in training.
 
-    Held out are 8 of the 64 pairs of shape and colour and 8 of the 32 pairs of shape and texture; each shape, colour and texture is seen
-    in the other pairs.
+    Held out are 8 of the 64 pairs of shape and colour (one for each shape and for each colour) and 4 of the 32 pairs of shape and texture.
     """
-    shape = ATTRIBUTES["shape"].index(truth["shape"])
-    colour = ATTRIBUTES["colour"].index(truth["colour"])
-    texture = ATTRIBUTES["texture"].index(truth["texture"])
-    return (3 * shape + colour) % 8 == 5 or (shape + texture) % 4 == 2
+    colours = (3 * shape + colour) % 8 == 5
+    textures = (shape % 2 == 0) & (texture == 1 + (shape // 2) % 3)
+    result: NDArray[np.bool_] = colours | textures
+    return result
+
+
+def is_held_out(truth: Mapping[str, str]) -> bool:
+    """Whether a picture with these attributes shows a held-out pair, see :func:`held_out_pair`."""
+    return bool(held_out_pair(*(np.asarray(ATTRIBUTES[name].index(truth[name])) for name in ("shape", "colour", "texture"))))
 
 
 def sample_truth(draws: Draws, combinations: str = "any") -> Truth:

@@ -1,0 +1,173 @@
+"""The demo as a command: its steps in order, what it prints, its report and its result."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semanticlens.demo.check import CLEAR, RIGHT, Findings, check
+from semanticlens.demo.explore import DISTRACTIONS, LAYER, QUERIES, Exploration, explore
+from semanticlens.demo.pictures import generate
+from semanticlens.lens.results import text_table
+
+FIRST_SEED = 1_000_000                                # of the explored pictures; training used 1 to 4
+FEWEST_PICTURES = 400
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found and how it compares with the truth.
+
+    Attributes
+    ----------
+    found : Exploration
+        Network, database, search results, labels and scores.
+    findings : Findings
+        The comparisons with the truth.
+    report : Path
+        The page.
+    seconds : float
+        Wall-clock time of everything.
+    """
+
+    found: Exploration
+    findings: Findings
+    report: Path
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check holds."""
+        return self.findings.passed
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every check holds, else 1."""
+        return 0 if self.passed else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python, ready for JSON."""
+        suspect, effect = self.found.artefact, self.findings.intervention
+        return {
+            "passed": self.passed,
+            "checks": [{"name": c.name, "value": None if np.isnan(c.value) else c.value, "floor": c.floor, "passed": c.passed} for c in self.findings.checks],
+            "artefact": {"description": suspect.description, "layer": suspect.hit.layer, "component": suspect.hit.component,
+                         "score": suspect.hit.score, "label": suspect.label, "class": suspect.classes[0][0]},
+            "intervention": {"pictures": effect.n, "called_the_class_without": effect.without, "called_the_class_with": effect.with_it,
+                             "seeming": list(effect.seeming), "answering": list(effect.answering)},
+            "clear_components": [{"component": c.component, "truths": [list(pair) for pair in c.truths], "label": c.label, "right": c.right}
+                                 for c in self.findings.clear],
+            "accuracy": self.findings.accuracy, "search": self.found.queries.to_dict(), "labels": self.found.labels.to_dict(),
+            "scores": self.found.scores.to_dict(), "report": str(self.report), "seconds": self.seconds,
+        }
+
+    def __repr__(self) -> str:
+        rows = [[c.name, c.value, f">= {c.floor:.2f}", "ok" if c.passed else "FAILED"] for c in self.findings.checks]
+        return text_table(["check", "value", "floor", ""], rows)
+
+
+def run_demo(out: str | os.PathLike[str], *, n_pictures: int, seed: int, n_threads: int | None, progress: bool, json: bool) -> DemoResult:
+    """See :func:`semanticlens.demo.run`."""
+    if n_pictures < FEWEST_PICTURES:
+        raise ValueError(f"n_pictures={n_pictures}: at least {FEWEST_PICTURES} are needed for every component to have telling examples")
+    if not 0 <= seed < FIRST_SEED:
+        raise ValueError(f"seed={seed}: must lie in 0 to {FIRST_SEED - 1}; beyond are the seeds of the check")
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"cannot write the report {out}: the folder {out.parent} does not exist")
+    start = time.perf_counter()
+    pictures = generate(n_pictures, FIRST_SEED + seed)
+    found = explore(pictures.pixels, n_threads=n_threads, progress=progress)
+    findings = check(found, seed, n_threads=n_threads)
+    found.db.report(out, queries=found.queries, labels=found.labels, scores=found.scores, title="What a small network has learned about shapes",
+                    note=_summary(found, findings))
+    result = DemoResult(found, findings, out.resolve(), time.perf_counter() - start)
+    print(json_module.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) if json else _text(result))
+    return result
+
+
+def _text(result: DemoResult) -> str:
+    found, findings = result.found, result.findings
+    net = found.net
+    n_params = sum(array.size for array in net.params.values())
+    parts = [
+        f"semanticlens demo: {net.name}, {n_params:,} parameters, {len(net.labels or ())} classes ({', '.join(net.labels or ())})",
+        f"It has looked at {len(found.images)} generated pictures; layer {LAYER} has {len(found.db[LAYER])} components, each with its "
+        f"{found.db[LAYER].ids.shape[1]} strongest pictures.",
+        "", "SEARCH: the components that answer best to a text (cosine; classes as the network itself answers)", _searches(found),
+        "", "LABELS AND SCORES of every live component", _components(found),
+        "", "WHAT SHOULD NOT MATTER for a shape, and the component that answers best to it", _suspicions(found),
+        "", *_confession(found, findings),
+        "", "AGAINST THE TRUTH, on fresh pictures where any class has any overlay", _truth(findings),
+        "", repr(result),
+        "", f"report: {result.report}",
+        f"{'all checks hold' if result.passed else 'SOME CHECKS FAILED'}, {result.seconds:.1f} s",
+    ]
+    return "\n".join(parts)
+
+
+def _searches(found: Exploration) -> str:
+    rows = []
+    for query in QUERIES:
+        hits = found.queries.of(query)
+        rows.append([query, ", ".join(f"{h.component} ({h.score:.2f})" for h in hits[:3]), str(found.labels[LAYER, hits[0].component]),
+                     ", ".join(name for name, _ in hits[0].classes[:2])])
+    return text_table(["query", "components (cosine)", "label of the first", "its classes"], rows)
+
+
+def _components(found: Exploration) -> str:
+    scores, rows = found.scores[LAYER], []
+    for k in np.flatnonzero(~found.db[LAYER].dead):
+        own = found.labels[LAYER, int(k)]
+        second = own.candidates[1] if len(own.candidates) > 1 else ("", float("nan"))
+        rows.append([int(k), str(own), own.score, second[0], float(scores.clarity[k]), float(scores.polysemanticity[k]), float(scores.redundancy[k])])
+    means = scores.means
+    table = text_table(["component", "label", "cosine", "then", "clarity", "polysem.", "redund."], sorted(rows, key=lambda row: (row[1], -row[2])))
+    return f"{table}\nmeans: " + ", ".join(f"{name} {value:.3f}" for name, value in means.items())
+
+
+def _suspicions(found: Exploration) -> str:
+    rows = [[s.description, s.hit.component, s.hit.score, s.label, "yes" if s.confirmed else "no", s.classes[0][0] if s.classes else "-"] for s in found.suspicions]
+    return text_table(["description", "component", "cosine", "its own label", "agree", "class it fires for"], rows)
+
+
+def _confession(found: Exploration, findings: Findings) -> list[str]:
+    """The artefact in words, and the difference between company and cause."""
+    suspect, effect = found.artefact, findings.intervention
+    return [
+        f"So {suspect.description!r} is to be followed up: component {suspect.hit.component}, class {effect.blamed!r}. Labels are not causes; an experiment is:",
+        f"  the same {effect.n} pictures of other classes, without and with a {suspect.description}: called {effect.blamed!r} {effect.without:.1%} -> "
+        f"{effect.with_it:.1%}.",
+        f"  In pictures like those of training (only the class is marked) {len(effect.seeming)} components separate marked from unmarked "
+        f"(AUROC >= {CLEAR}); put on the same pictures, the mark moves {len(effect.answering)} of them as clearly. The others follow the class.",
+    ]
+
+
+def _truth(findings: Findings) -> str:
+    rows = [[c.component, ", ".join(f"{name} ({value:.3f})" for name, value in c.truths[:2]), c.label, "right" if c.right else "WRONG"] for c in findings.clear]
+    return text_table(["component", f"answers to (AUROC >= {CLEAR})", "label", ""], sorted(rows, key=lambda row: str(row[2])))
+
+
+def _summary(found: Exploration, findings: Findings) -> Any:
+    """The report's introduction."""
+    from semanticlens.plot.html import Html, escape
+
+    suspect, effect = found.artefact, findings.intervention
+    right = sum(c.right for c in findings.clear)
+    lines = [
+        f"A convolutional classifier of shapes ({findings.accuracy:.1%} right on fresh pictures) and {len(found.images)} generated pictures. Texts were "
+        f"compared with the pictures that activate each component most; nobody told the program what the network had learned.",
+        f"Asked for what should not matter ({', '.join(DISTRACTIONS)}), component {suspect.hit.component} answers to “{suspect.description}” "
+        f"(cosine {suspect.hit.score:.2f}) and fires for the class “{effect.blamed}”. Adding one to {effect.n} pictures of other classes changes the share called "
+        f"“{effect.blamed}” from {effect.without:.1%} to {effect.with_it:.1%}: the network uses a shortcut.",
+        f"Labels are not causes: in pictures like those of training {len(effect.seeming)} components seem to detect it, but only {len(effect.answering)} of them answer when "
+        f"it is added to the same pictures. Against the known truth, {right} of {len(findings.clear)} components with one clear attribute have a right label "
+        f"(at least {RIGHT:.0%} asked for).",
+    ]
+    return Html("</p><p>".join(str(escape(line)) for line in lines))
