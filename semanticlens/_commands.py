@@ -1,4 +1,7 @@
-"""What the sub-commands of ``semanticlens`` do; each function takes parsed options and prints its result.  Arguments live in :mod:`semanticlens.cli`."""
+"""What the sub-commands of ``semanticlens`` do: each function takes parsed options and prints its result.
+
+Their arguments are declared in :mod:`semanticlens.cli`.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,14 @@ if TYPE_CHECKING:
     from semanticlens.encoders import Encoder
     from semanticlens.lens.database import ConceptDB
 
-__all__ = ["build", "card", "demo", "info", "label", "printable", "report", "scores", "search"]
+__all__ = ["build", "card", "demo", "info", "label", "printable", "report", "scores", "search", "state_files"]
 
 
 def printable(text: str) -> str:
     """``text`` without control characters, which names from files could otherwise use to steer the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "backslashreplace").decode("ascii") for c in text)
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "backslashreplace").decode("ascii") for c in text
+    )
 
 
 def _say(text: str) -> None:
@@ -57,7 +62,9 @@ def _arrays(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in wanted if name in file.files}
     except (ValueError, OSError, EOFError, KeyError) as error:
-        raise DataError(f"{path} is not a readable .npz file ({error}): write it with numpy.savez; texts as an array of strings, not of objects") from None
+        raise DataError(
+            f"{path} is not a readable .npz file ({error}): write it with numpy.savez; texts as an array of strings, not of objects"
+        ) from None
 
 
 def _texts(path: Path, arrays: dict[str, Any]) -> tuple[list[str], Any] | None:
@@ -100,7 +107,9 @@ def _open(options: argparse.Namespace, *, texts: bool) -> ConceptDB:
         db.attach(_encoder(options.encoder, db))
     if texts and db.encoder is None:
         name = db.record["encoder"]["name"]
-        raise DataError(f"{path} was made with encoder {name!r}, which is needed for texts: pass its vectors with --encoder FILE.npz")
+        raise DataError(
+            f"{path} was made with encoder {name!r}, which is needed for texts: pass its vectors with --encoder FILE.npz"
+        )
     return db
 
 
@@ -114,7 +123,9 @@ def _words(path: Path) -> Any:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): a vocabulary has one text per line") from None
+        raise DataError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): a vocabulary has one text per line"
+        ) from None
     words = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not words:
         raise DataError(f"{path} has no words: a vocabulary has one text per line")
@@ -122,7 +133,9 @@ def _words(path: Path) -> Any:
 
 
 def _labels(db: ConceptDB, options: argparse.Namespace, words: Any, top: int = 5) -> Any:
-    return db.label(words, top=top, threshold=options.threshold, layers=options.layers, templates=options.templates, null=options.null)
+    return db.label(
+        words, top=top, threshold=options.threshold, layers=options.layers, templates=options.templates, null=options.null
+    )
 
 
 def _suffix(path: Path, allowed: Sequence[str], what: str) -> Path:
@@ -143,19 +156,29 @@ def info(options: argparse.Namespace) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"there is no database {path}")
         db = ConceptDB.load(path)
-        layers = [{"name": name, "components": len(db[name]), "dead": int(db[name].dead.sum()), "examples": db[name].ids.shape[1]} for name in db.layers]
-        _show({"kind": "concept database", "pictures": len(db.sample_ids), "layers": layers, "record": db.record}, repr(db), options)
+        layers = [
+            {"name": name, "components": len(db[name]), "dead": int(db[name].dead.sum()), "examples": db[name].ids.shape[1]}
+            for name in db.layers
+        ]
+        _show(
+            {"kind": "concept database", "pictures": len(db.sample_ids), "layers": layers, "record": db.record}, repr(db), options
+        )
         return
     from semanticlens.nn.load import load
 
     net = load(path, arch=options.arch)
-    rows = [{"name": row.name, "op": row.op, "shape": list(row.shape), "n_params": row.n_params, "aliases": list(row.aliases)} for row in net.layers]
+    rows = [
+        {"name": row.name, "op": row.op, "shape": list(row.shape), "n_params": row.n_params, "aliases": list(row.aliases)}
+        for row in net.layers
+    ]
     result = {
-        "kind": "network", "name": net.name, "fingerprint": net.fingerprint, "input_shape": None if net.input_shape is None else list(net.input_shape),
+        "kind": "network", "name": net.name, "fingerprint": net.fingerprint,
+        "input_shape": None if net.input_shape is None else list(net.input_shape),
         "output_shape": list(net.output_shape), "n_params": net.n_params, "classes": None if net.labels is None else len(net.labels),
         "preprocess": None if net.preprocess is None else net.preprocess.to_dict(), "layers": rows,
     }  # fmt: skip
-    text = f"{net!r}\nfingerprint {net.fingerprint}\npreprocess  {net.preprocess if net.preprocess is not None else 'none in the file'}\n\n{net.layers!r}"
+    preprocess = net.preprocess if net.preprocess is not None else "none in the file"
+    text = f"{net!r}\nfingerprint {net.fingerprint}\npreprocess  {preprocess}\n\n{net.layers!r}"
     _show(result, text, options)
 
 
@@ -171,6 +194,12 @@ def _images(path: Path, labels: str) -> Any:
     raise DataError(f"{path} is neither a folder nor a .zip file of pictures")
 
 
+def state_files(options: argparse.Namespace) -> list[Path]:
+    """Where a build keeps what it has done so far: of the pass over the pictures, and of the encoding."""
+    prefix = options.checkpoint if options.checkpoint is not None else options.out
+    return [Path(f"{prefix}.{stage}.part") for stage in ("collect", "embed")]
+
+
 def build(options: argparse.Namespace) -> None:
     """Collect, encode, save; resumable."""
     from semanticlens.lens.collect import collect
@@ -179,20 +208,21 @@ def build(options: argparse.Namespace) -> None:
 
     out, start = Path(options.out), time.perf_counter()
     _check_out(out, options.force)
-    prefix = options.checkpoint if options.checkpoint is not None else options.out
-    parts = [Path(f"{prefix}.{stage}.part") for stage in ("collect", "embed")]
+    parts = state_files(options)
     if options.restart:
         for part in parts:
             part.unlink(missing_ok=True)
     net = load(options.model, arch=options.arch)
     for layer in options.layers:
-        if layer not in net.layers:
-            raise LayerNotFoundError(layer, net.layers.names)
+        net.resolve(layer)  # before any work; offers the nearest names
     images = _images(Path(options.images), options.labels)
     encoder = _encoder(options.encoder)
     rows = getattr(encoder, "n_images", len(images))
     if rows != len(images):
-        raise DataError(f"{options.encoder} has vectors for {rows or 0} pictures, but {options.images} has {len(images)}: row i must belong to picture i")
+        raise DataError(
+            f"{options.encoder} has vectors for {rows or 0} pictures, but {options.images} has {len(images)}: "
+            "row i must belong to picture i"
+        )
     if parts[0].exists():
         _note(f"continuing the build kept in {parts[0]}")
     bar = _progress(options)
@@ -208,7 +238,14 @@ def build(options: argparse.Namespace) -> None:
         part.unlink(missing_ok=True)
     seconds = time.perf_counter() - start
     layers = {name: {"components": len(db[name]), "dead": int(db[name].dead.sum())} for name in db.layers}
-    result = {"out": str(out), "bytes": out.stat().st_size, "pictures": len(images), "skipped": len(examples.skipped), "layers": layers, "seconds": seconds}
+    result = {
+        "out": str(out),
+        "bytes": out.stat().st_size,
+        "pictures": len(images),
+        "skipped": len(examples.skipped),
+        "layers": layers,
+        "seconds": seconds,
+    }
     _show(result, f"{db!r}\n\n{out}: {out.stat().st_size / 1e6:.1f} MB, {len(images)} pictures, {seconds:.1f} s", options)
 
 
@@ -221,16 +258,26 @@ def _check_out(out: Path, force: bool) -> None:
     if out.exists() and not force:
         raise FileExistsError(f"{out} exists: pass --force to replace it, or another --out")
     if out.suffix in (".safetensors", ".npz", ".pth", ".pt"):
-        raise ValueError(f"--out {out}: that ending is a network's or an array file's; name the database for example {out.with_suffix('.sldb')}")
+        raise ValueError(
+            f"--out {out}: that ending is a network's or an array file's; name the database for example {out.with_suffix('.sldb')}"
+        )
 
 
 def search(options: argparse.Namespace) -> None:
     """Ranked components."""
     db = _open(options, texts=True)
     found = db.search(
-        options.queries, top=options.top, layers=options.layers, templates=options.templates, null=options.null, threshold=options.threshold
+        options.queries,
+        top=options.top,
+        layers=options.layers,
+        templates=options.templates,
+        null=options.null,
+        threshold=options.threshold,
     )
-    rows = [[hit.query, hit.rank, hit.layer, hit.component, hit.score, ", ".join(name for name, _ in hit.classes[:3])] for hit in found]
+    rows = [
+        [hit.query, hit.rank, hit.layer, hit.component, hit.score, ", ".join(name for name, _ in hit.classes[:3])]
+        for hit in found
+    ]
     if rows and not any(row[-1] for row in rows):
         rows = [row[:-1] for row in rows]
     heads = ["query", "rank", "layer", "component", "score", "classes"][: len(rows[0]) if rows else 6]
@@ -269,7 +316,9 @@ def report(options: argparse.Namespace) -> None:
     if options.queries is not None:
         found = db.search(options.queries, top=8, layers=options.layers, templates=options.templates, null=options.null)
     labels = None if words is None else _labels(db, options, words)
-    path = db.report(out, queries=found, labels=labels, title=options.title, max_components=options.max_components, n_examples=options.examples)
+    path = db.report(
+        out, queries=found, labels=labels, title=options.title, max_components=options.max_components, n_examples=options.examples
+    )
     _say(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -296,7 +345,9 @@ def demo(options: argparse.Namespace) -> int:
         raise ModelFileError(f"the demo is not part of this installation ({error})") from None
     out = _suffix(Path(options.out), (".html", ".htm"), "--out")
     size = {} if options.pictures is None else {"n_pictures": options.pictures}
-    return int(run(out, seed=options.seed, n_threads=options.threads, progress=_progress(options), json=options.json, **size).exit_code)
+    return int(
+        run(out, seed=options.seed, n_threads=options.threads, progress=_progress(options), json=options.json, **size).exit_code
+    )
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

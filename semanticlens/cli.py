@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")       # a terminal that lacks a character must not end a long run
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character must not end a long run
     options = _parser().parse_args(arguments)
     if options.command is None:
         _parser().print_help()
@@ -44,13 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = _run(options)
             sys.stdout.flush()
         return code
-    except BrokenPipeError:                           # the reader (head, less) has had enough
+    except BrokenPipeError:  # the reader (head, less) has had enough
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        note = " The state is kept: the same command continues where this one stopped." if options.command == "build" else ""
-        _complain(f"interrupted.{note}")
+        _complain(f"interrupted{_resume_note(options)}")
         return 130
     except Exception as error:
         if options.traceback or os.environ.get(TRACEBACK, "") not in ("", "0"):
@@ -66,12 +65,20 @@ def _run(options: argparse.Namespace) -> int:
         return int(getattr(_commands, options.command)(options) or 0)
 
 
+def _resume_note(options: argparse.Namespace) -> str:
+    """How to go on after an interruption, if there is something to go on from."""
+    from semanticlens._commands import state_files
+
+    kept = [str(path) for path in state_files(options) if path.exists()] if options.command == "build" else []
+    return f"; the state is kept in {' and '.join(kept)}: the same command continues from there" if kept else ""
+
+
 def _message(error: Exception) -> str:
     """What went wrong in one line; for errors nobody foresaw also how to learn more."""
     from semanticlens._errors import SemanticLensError
 
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        text = f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     elif isinstance(error, MemoryError):
         text = f"not enough memory{f': {error}' if str(error) else ''}; try a smaller --batch-size or fewer layers"
     else:
@@ -127,7 +134,9 @@ def _threads(text: str) -> int:
     except ValueError:
         value = 0
     if value == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a thread count: 1 or more, or -1 for all processors, -2 for all but one")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a thread count: 1 or more, or -1 for all processors, -2 for all but one"
+        )
     return value
 
 
@@ -149,7 +158,7 @@ def _whole(text: str, least: int) -> int:
     return value
 
 
-_Commands = Any                                       # argparse's own type is private
+_Commands = Any  # argparse's own type is private
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,7 +195,9 @@ def _command(commands: _Commands, name: str, summary: str, text: str, examples: 
 
 
 def _add_query_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", metavar="FILE.npz", help="the encoder's vectors (see build); not needed for the built-in one")
+    parser.add_argument(
+        "--encoder", metavar="FILE.npz", help="the encoder's vectors (see build); not needed for the built-in one"
+    )
     parser.add_argument("--templates", nargs="+", metavar="TEXT", help='texts with {}, averaged, e.g. "a photo of a {}"')
     parser.add_argument(
         "--null", choices=("auto", "none", "vector", "score"), default="auto",
@@ -209,8 +220,8 @@ def _add_build(commands: _Commands) -> None:
     parser = _command(
         commands, "build", "make a concept database from a network and pictures",
         "Run the network over the pictures, keep for every component those that activate it most, encode them, and write the database.\n\n"
-        "An interrupted build continues when the same command is given again: its state lies beside OUT (OUT.collect.part, OUT.embed.part)\n"
-        "and is removed at the end.  An OUT that exists is not replaced without --force.\n\n"
+        "An interrupted build continues when the same command is given again: its state lies beside OUT (OUT.collect.part,\n"
+        "OUT.embed.part) and is removed at the end.  An OUT that exists is not replaced without --force.\n\n"
         "ENCODER is demo, or a .npz file with vectors computed elsewhere, CLIP's for example: images (one row per picture, in the sorted\n"
         "order of the folder), texts (one row per text) and names (the texts).",
         "mobilenet_v2.safetensors photos/ --layers features.18 --encoder clip.npz --out photos.sldb\n"
@@ -218,17 +229,37 @@ def _add_build(commands: _Commands) -> None:
     )  # fmt: skip
     parser.add_argument("model", metavar="MODEL", help="the network: a bundle, or weights of a known architecture")
     parser.add_argument("images", metavar="IMAGES", help="a folder of pictures, or a zip file of them")
-    parser.add_argument("--layers", nargs="+", required=True, metavar="LAYER", help="layers to explain, as semanticlens info names them")
+    parser.add_argument(
+        "--layers", nargs="+", required=True, metavar="LAYER", help="layers to explain, as semanticlens info names them"
+    )
     parser.add_argument("--encoder", required=True, metavar="ENCODER", help="demo, or FILE.npz with images, texts and names")
     parser.add_argument("--out", required=True, metavar="DB", help="the database to write, for example photos.sldb")
     parser.add_argument("--top", type=_positive, default=20, metavar="M", help="examples per component (default: %(default)s)")
-    parser.add_argument("--pool", default="auto", help="how a feature map becomes one number (default: %(default)s, the channel's maximum or mean)")
-    parser.add_argument("--labels", choices=("none", "folders"), default="none", help="folders: the class of a picture is its first folder")
-    parser.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="skip: leave unreadable pictures out and list them")
-    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="pictures per forward pass (default: %(default)s)")
-    parser.add_argument("--thumbnails", type=_count, default=96, metavar="PX", help="longer side of the kept copies, 0 keeps none (default: %(default)s)")
+    parser.add_argument(
+        "--pool",
+        default="auto",
+        help="how a feature map becomes one number (default: %(default)s, the channel's maximum or mean)",
+    )
+    parser.add_argument(
+        "--labels", choices=("none", "folders"), default="none", help="folders: the class of a picture is its first folder"
+    )
+    parser.add_argument(
+        "--on-error", choices=("raise", "skip"), default="raise", help="skip: leave unreadable pictures out and list them"
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=32, metavar="N", help="pictures per forward pass (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--thumbnails",
+        type=_count,
+        default=96,
+        metavar="PX",
+        help="longer side of the kept copies, 0 keeps none (default: %(default)s)",
+    )
     parser.add_argument("--arch", metavar="NAME", help="architecture of bare weights, where the file does not tell")
-    parser.add_argument("--checkpoint", metavar="PREFIX", help="where to keep the state of an unfinished build (default: beside OUT)")
+    parser.add_argument(
+        "--checkpoint", metavar="PREFIX", help="where to keep the state of an unfinished build (default: beside OUT)"
+    )
     parser.add_argument("--restart", action="store_true", help="forget the state of an unfinished build")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
@@ -250,13 +281,16 @@ def _add_vocabulary(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--vocabulary", required=required, metavar="FILE",
         help="one text per line; or a .npz with names and texts (their vectors), which needs no encoder",
     )  # fmt: skip
-    parser.add_argument("--threshold", type=float, default=0.0, metavar="X", help="below X a component is unlabelled (default: %(default)s)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.0, metavar="X", help="below X a component is unlabelled (default: %(default)s)"
+    )
 
 
 def _add_label(commands: _Commands) -> None:
     parser = _command(
         commands, "label", "name every component", "Name every component by the texts of a vocabulary that are closest to it.",
-        "photos.sldb --vocabulary words.txt --threshold 0.2\nphotos.sldb --vocabulary words.txt --encoder clip.npz --out labels.json", json=True,
+        "photos.sldb --vocabulary words.txt --threshold 0.2\n"
+        "photos.sldb --vocabulary words.txt --encoder clip.npz --out labels.json", json=True,
     )  # fmt: skip
     parser.add_argument("db", metavar="DB")
     _add_vocabulary(parser, required=True)
@@ -267,7 +301,8 @@ def _add_label(commands: _Commands) -> None:
 
 def _add_scores(commands: _Commands) -> None:
     parser = _command(
-        commands, "scores", "clarity, polysemanticity and redundancy", "Print the means per layer; with --json the scores of every component.",
+        commands, "scores", "clarity, polysemanticity and redundancy",
+        "Print the means per layer; with --json the scores of every component.",
         "photos.sldb\nphotos.sldb --json > scores.json", json=True,
     )  # fmt: skip
     parser.add_argument("db", metavar="DB")
@@ -276,7 +311,8 @@ def _add_scores(commands: _Commands) -> None:
 
 def _add_report(commands: _Commands) -> None:
     parser = _command(
-        commands, "report", "one self-contained HTML page", "Write the database as a page: overview, search results, every component with its examples.",
+        commands, "report", "one self-contained HTML page",
+        "Write the database as a page: overview, search results, every component with its examples.",
         'photos.sldb report.html --queries striped "a red car" --vocabulary words.txt', json=False,
     )  # fmt: skip
     parser.add_argument("db", metavar="DB")
@@ -306,7 +342,8 @@ def _add_card(commands: _Commands) -> None:
 
 def _add_demo(commands: _Commands) -> None:
     parser = _command(
-        commands, "demo", "see it work, without any data", "Explore a small shipped network over generated pictures, and check the findings against the truth.",
+        commands, "demo", "see it work, without any data",
+        "Explore a small shipped network over generated pictures, and check the findings against the truth.",
         "\n--out demo.html", json=True,
     )  # fmt: skip
     parser.add_argument("--out", default="semanticlens-demo.html", metavar="FILE.html", help="the report (default: %(default)s)")

@@ -18,24 +18,52 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
 
-def clarity(examples: F32, ids: I64 | None = None, counts: I64 | None = None, weights: F32 | None = None, *,
-            n_threads: int | None = None) -> tuple[F64, I64]:
+def clarity(
+    examples: F32, ids: I64 | None = None, counts: I64 | None = None, weights: F32 | None = None, *, n_threads: int | None = None
+) -> tuple[F64, I64]:
     """Mean pairwise cosine (K,) and the number of usable examples (K,)."""
     return _core.clarity(examples, ids, counts, weights, n_threads=resolve_threads(n_threads))
 
 
-def concept_vectors(examples: F32, ids: I64 | None = None, counts: I64 | None = None, weights: F32 | None = None, *,
-                    normalize: bool = False, n_threads: int | None = None) -> tuple[F32, I64]:
+def concept_vectors(
+    examples: F32,
+    ids: I64 | None = None,
+    counts: I64 | None = None,
+    weights: F32 | None = None,
+    *,
+    normalize: bool = False,
+    n_threads: int | None = None,
+) -> tuple[F32, I64]:
     """Mean example (K, d), NaN rows where undefined, and the number of usable examples (K,)."""
     return _core.concept_vectors(examples, ids, counts, weights, normalize=normalize, n_threads=resolve_threads(n_threads))
 
 
-def polysemanticity(examples: F32, ids: I64 | None = None, counts: I64 | None = None, labels: I32 | None = None, *,
-                    n_clusters: int = 2, n_init: int = 10, max_iter: int = 300, seed: int = 123, exact: bool = False,
-                    n_threads: int | None = None) -> tuple[F64, I32, F64]:
+def polysemanticity(
+    examples: F32,
+    ids: I64 | None = None,
+    counts: I64 | None = None,
+    labels: I32 | None = None,
+    *,
+    n_clusters: int = 2,
+    n_init: int = 10,
+    max_iter: int = 300,
+    seed: int = 123,
+    exact: bool = False,
+    n_threads: int | None = None,
+) -> tuple[F64, I32, F64]:
     """Score (K,), labels (K, m) with -1 where no usable example, inertia (K,)."""
-    return _core.polysemanticity(examples, ids, counts, labels, n_clusters=n_clusters, n_init=n_init, max_iter=max_iter, seed=seed,
-                                 exact=exact, n_threads=resolve_threads(n_threads))
+    return _core.polysemanticity(
+        examples,
+        ids,
+        counts,
+        labels,
+        n_clusters=n_clusters,
+        n_init=n_init,
+        max_iter=max_iter,
+        seed=seed,
+        exact=exact,
+        n_threads=resolve_threads(n_threads),
+    )
 
 
 def cosine(a: F32, b: F32, *, n_threads: int | None = None) -> F32:

@@ -96,7 +96,7 @@ class Network:
     ) -> None:
         self.nodes: tuple[Node, ...] = tuple(nodes)
         self.input_shape = check_input_shape(input_shape)
-        arrays = check_params(params, self.nodes)
+        arrays = check_params(params)
         self._graph = check_graph(self.nodes, arrays, self.input_shape)
         if not allow_nonfinite:
             check_values(self._graph, arrays)

@@ -17,7 +17,8 @@ nav a{text-decoration:none;color:var(--muted)}
 nav a:hover{color:var(--accent)}
 .scroll{overflow-x:auto}
 table.overview{border-collapse:collapse;width:100%;margin:1rem 0 .4rem;font-size:.93rem}
-.overview th,.overview td{white-space:nowrap;overflow-wrap:normal;padding:.55rem 1.2rem .55rem 0;text-align:left;vertical-align:bottom;border-bottom:1px solid var(--line)}
+.overview th,.overview td{white-space:nowrap;overflow-wrap:normal;padding:.55rem 1.2rem .55rem 0;
+text-align:left;vertical-align:bottom;border-bottom:1px solid var(--line)}
 .overview thead th{font-size:.82rem;font-weight:500;color:var(--muted);border-bottom-color:var(--muted)}
 .overview tbody th{font-weight:500;padding-right:1.6rem}
 .overview .num{padding-right:1.6rem}
@@ -41,12 +42,13 @@ background:linear-gradient(var(--accent),var(--accent)) 0/var(--v,0%) 100% no-re
 .controls[hidden]{display:none}
 .controls label{display:grid;gap:.2rem;color:var(--muted)}
 .controls label.check{display:flex;gap:.4rem;align-items:center;padding-bottom:.5rem;color:var(--ink)}
-.controls input[type=search],.controls select{font:inherit;font-size:.95rem;color:var(--ink);background:var(--bg);border:1px solid var(--muted);
-border-radius:var(--radius);padding:0 .6rem;height:2.3rem;min-width:9rem;max-width:100%}
+.controls input[type=search],.controls select{font:inherit;font-size:.95rem;color:var(--ink);
+background:var(--bg);border:1px solid var(--muted);border-radius:var(--radius);padding:0 .6rem;height:2.3rem;min-width:9rem;max-width:100%}
 .controls input[type=search]{width:15rem}
 .controls output{margin-left:auto;padding-bottom:.5rem;color:var(--muted)}
 .tiles{list-style:none;margin:0;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,21.5rem),1fr));gap:1.1rem}
-.tile{border:1px solid var(--line);border-radius:var(--radius);padding:.95rem 1rem 1rem;content-visibility:auto;contain-intrinsic-size:auto 22rem;
+.tile{border:1px solid var(--line);border-radius:var(--radius);padding:.95rem 1rem 1rem;
+content-visibility:auto;contain-intrinsic-size:auto 22rem;
 display:flex;flex-direction:column;gap:.7rem;min-width:0}
 .tile[hidden]{display:none}
 .tile:target{outline:2px solid var(--accent);outline-offset:1px}
@@ -70,7 +72,8 @@ display:flex;flex-direction:column;gap:.7rem;min-width:0}
 .reading dd{margin:0}
 details{margin:1.2rem 0 0;font-size:.88rem}
 summary{cursor:pointer;color:var(--muted)}
-details pre{overflow-x:auto;background:var(--panel);border-radius:var(--radius);padding:1rem;font-size:.82rem;line-height:1.5;white-space:pre-wrap;overflow-wrap:anywhere}
+details pre{overflow-x:auto;background:var(--panel);border-radius:var(--radius);padding:1rem;font-size:.82rem;line-height:1.5;
+white-space:pre-wrap;overflow-wrap:anywhere}
 footer{border-top:1px solid var(--line);margin-top:3.5rem;padding:1.2rem 0 2rem;color:var(--muted);font-size:.85rem}
 @media (max-width:760px){header.top{padding-top:1.8rem}
 .hits li{grid-template-columns:1.4rem 1fr 7.5rem;padding:.6rem 0}

@@ -81,7 +81,7 @@ class Pen:
         runs: list[tuple[str | None, str]] = []
         for c in text:
             able = [runs[-1][0]] if runs and _has(runs[-1][0], c) else [f for f in self._fonts if _has(f, c)]
-            if not able:                              # no font has it: its plain base letter, or the sign for a missing one
+            if not able:  # no font has it: its plain base letter, or the sign for a missing one
                 base = unicodedata.normalize("NFKD", c)[0]
                 c = base if _has(None, base) else c
             name = able[0] if able else None

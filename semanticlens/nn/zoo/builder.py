@@ -112,8 +112,8 @@ class Builder:
                        padding=pad if isinstance(pad, str) else (pad, pad, pad, pad))
 
     def norm(self, name: str, x: str, channels: int, eps: float = 1e-5, key: str | None = None) -> str:
-        sizes = {"kernel": (kernel, kernel), "stride": (stride, stride), "padding": (padding,) * 4}
-        return self.op(name, "max_pool2d", x, ceil_mode=ceil_mode, **sizes)
+        """A batch normalisation with parameters ``key.weight``, ``.bias``, ``.running_mean``, ``.running_var`` (key: the name)."""
+        roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
         return self.op(name, "batch_norm", x, {role: self._expect(f"{key or name}.{of}", channels) for role, of in roles.items()}, eps=eps)
 
     def dense(self, name: str, x: str, inputs: int, outputs: int) -> str:
