@@ -19,18 +19,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
 from semanticlens.demo.captions import ATTRIBUTES, WORDINGS, caption, mentioned
 from semanticlens.demo.evaluate import encoder_accuracies
 from semanticlens.demo.pictures import SIZE, Draws, PictureSet, generate, held_out_pair
-from semanticlens.encoders.demo import DemoEncoder, tokenize, write_encoder
+from semanticlens.encoders.demo import DemoEncoder, centre, tokenize, write_encoder
 from semanticlens.nn.preprocess import Preprocess
 
 CHANNELS = (24, 48, 96, 128)
 KERNELS = (5, 3, 3, 3)
 DIM, WORD_DIM, HIDDEN = 64, 64, 128
+N_CENTRE = 4000                                       # training pictures and captions whose mean vectors are taken off
 OFFSET, SCALE = 127.5, 1.0 / 64.0
 TRAIN_SEED, TEST_SEED = 1, 2
 ASSET = Path(__file__).parents[1] / "semanticlens" / "demo" / "assets" / "encoder.safetensors"
@@ -191,7 +193,7 @@ def text_nodes(tower: TextTower, params: dict[str, np.ndarray]) -> list[dict[str
 
 def save(path: Path, image_tower: ImageTower, text_tower: TextTower, words: tuple[str, ...]) -> None:
     """Write both towers."""
-    params: dict[str, np.ndarray] = {}
+    params: dict[str, np.ndarray] = {"image.mean": np.zeros(DIM, np.float32), "text.mean": np.zeros(DIM, np.float32)}
     preprocess = Preprocess(size=(SIZE, SIZE), resize="stretch", scale=SCALE, mean=(OFFSET * SCALE,) * 3, std=(1.0,) * 3)
     content = {"dim": DIM, "preprocess": preprocess.to_dict(), "words": words,
                "image": image_nodes(image_tower, params), "text": text_nodes(text_tower, params)}
@@ -214,6 +216,7 @@ def main() -> None:
     print(f"{len(pictures)} pictures in {time.perf_counter() - start:.0f} s; {len(words)} words", flush=True)
     image_tower, text_tower = train(pictures, words, args.epochs, args.batch, args.rate)
     save(args.out, image_tower, text_tower, words)
+    centre(args.out, [Image.fromarray(pixels) for pixels in pictures.pixels[:N_CENTRE]], pictures.captions[:N_CENTRE])
     encoder = DemoEncoder(args.out)
     for combinations in ("seen", "held-out"):
         print(encoder_accuracies(encoder, generate(2000, TEST_SEED, combinations)).table(f"2000 pictures of {combinations} combinations"))
