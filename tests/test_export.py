@@ -260,7 +260,7 @@ def test_what_cannot_be_exported_says_why(torch: Any) -> None:
         (Module(lambda s, x: 1 / (x + 1)), x, "reciprocal|divided by"),
         (Module(lambda s, x: torch.softmax(x, 1)), x, "only the last axis"),
         (Module(lambda s, x: x * torch.arange(8.0)), x, "only numbers and one value per channel"),
-        (Module(lambda s, x: F.pad(x, (1, 1), mode="reflect")), x, "padding"),
+        (Module(lambda s, x: F.pad(x, (1, 1, 1, 1), mode="reflect")), x, "padding"),
         (Module(lambda s, x: F.batch_norm(x, None, None, training=True)), x, "statistics of the batch|batch_norm"),
     ]
     for module, example, text in cases:
