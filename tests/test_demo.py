@@ -240,6 +240,7 @@ def test_demo_finds_the_planted_artefact(finished):
     assert len(clear) >= 5 and np.mean([c["label"] in [name for name, _ in c["truths"]] for c in clear]) >= 0.8
     effect = result["intervention"]
     assert effect["called_the_class_with"] > effect["called_the_class_without"] + 0.1
+    assert result["artefact"]["component"] in [f["component"] for f in effect["followers"] if f["paired_auroc"] >= 0.95]
 
 
 def test_demo_is_quick_and_small(finished):
@@ -269,7 +270,7 @@ def test_the_text_is_readable(tmp_path, capsys):
     result = demo.run(tmp_path / "d.html", n_pictures=400, seed=3, progress=False)
     text = capsys.readouterr().out
     assert text.count("\n") < 140 and max(map(len, text.splitlines())) < 200
-    for part in ("SEARCH", "LABELS AND SCORES", "Labels are not causes", "corner mark", str(tmp_path)):
+    for part in ("SEARCH", "LABELS AND SCORES", "LABELS ARE NOT CAUSES", "corner mark", str(tmp_path)):
         assert part in text
     assert "check" in repr(result)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from semanticlens.demo.check import CLEAR, RIGHT, Findings, check
+from semanticlens.demo.check import CLEAR, FOLLOWS, RIGHT, Findings, check
 from semanticlens.demo.explore import DISTRACTIONS, LAYER, QUERIES, Exploration, explore
 from semanticlens.demo.pictures import generate
 from semanticlens.lens.results import text_table
@@ -60,7 +60,8 @@ class DemoResult:
             "artefact": {"description": suspect.description, "layer": suspect.hit.layer, "component": suspect.hit.component,
                          "score": suspect.hit.score, "label": suspect.label, "class": suspect.classes[0][0]},
             "intervention": {"pictures": effect.n, "called_the_class_without": effect.without, "called_the_class_with": effect.with_it,
-                             "seeming": list(effect.seeming), "answering": list(effect.answering)},
+                             "followers": [{"component": f.component, "label": f.label, "observed_auroc": f.observed, "paired_auroc": f.paired}
+                                           for f in effect.followers]},
             "clear_components": [{"component": c.component, "truths": [list(pair) for pair in c.truths], "label": c.label, "right": c.right}
                                  for c in self.findings.clear],
             "accuracy": self.findings.accuracy, "search": self.found.queries.to_dict(), "labels": self.found.labels.to_dict(),
@@ -140,13 +141,23 @@ def _suspicions(found: Exploration) -> str:
 def _confession(found: Exploration, findings: Findings) -> list[str]:
     """The artefact in words, and the difference between company and cause."""
     suspect, effect = found.artefact, findings.intervention
+    rows = [[f.component, f.label, f.observed, f.paired] for f in effect.followers[:8]]
     return [
-        f"So {suspect.description!r} is to be followed up: component {suspect.hit.component}, class {effect.blamed!r}. Labels are not causes; an experiment is:",
-        f"  the same {effect.n} pictures of other classes, without and with a {suspect.description}: called {effect.blamed!r} {effect.without:.1%} -> "
+        f"To be followed up: {suspect.description!r}, component {suspect.hit.component}, class {effect.blamed!r}. A label is no cause; an experiment is:",
+        f"the same {effect.n} pictures of other classes, without and with a {suspect.description}: called {effect.blamed!r} {effect.without:.1%} -> "
         f"{effect.with_it:.1%}.",
-        f"  In pictures like those of training (only the class is marked) {len(effect.seeming)} components separate marked from unmarked "
-        f"(AUROC >= {CLEAR}); put on the same pictures, the mark moves {len(effect.answering)} of them as clearly. The others follow the class.",
+        "", f"LABELS ARE NOT CAUSES: components that follow the {suspect.description}, as AUROC",
+        text_table(["component", "label", "training-like pictures", "same pictures with / without"], rows), _moral(findings),
     ]
+
+
+def _moral(findings: Findings) -> str:
+    effect = findings.intervention
+    answering = [f for f in effect.followers if f.answers]
+    other = [f for f in answering if f.label != effect.named]
+    return (f"Where only the class {effect.blamed!r} is marked, as in training, {len(effect.followers)} components follow the mark (AUROC >= {FOLLOWS}); {len(answering)} of "
+            f"them answer to the mark itself,\nand {len(other)} of these {'carries' if len(other) == 1 else 'carry'} another label. Labels and scores seen in such data are "
+            "confounded with the class; only changing the picture or the unit tells.")
 
 
 def _truth(findings: Findings) -> str:
@@ -166,8 +177,7 @@ def _summary(found: Exploration, findings: Findings) -> Any:
         f"Asked for what should not matter ({', '.join(DISTRACTIONS)}), component {suspect.hit.component} answers to “{suspect.description}” "
         f"(cosine {suspect.hit.score:.2f}) and fires for the class “{effect.blamed}”. Adding one to {effect.n} pictures of other classes changes the share called "
         f"“{effect.blamed}” from {effect.without:.1%} to {effect.with_it:.1%}: the network uses a shortcut.",
-        f"Labels are not causes: in pictures like those of training {len(effect.seeming)} components seem to detect it, but only {len(effect.answering)} of them answer when "
-        f"it is added to the same pictures. Against the known truth, {right} of {len(findings.clear)} components with one clear attribute have a right label "
-        f"(at least {RIGHT:.0%} asked for).",
+        f"Labels are not causes. {_moral(findings)}",
+        f"Against the known truth, {right} of {len(findings.clear)} components with a clear attribute have a right label (at least {RIGHT:.0%} asked for).",
     ]
     return Html("</p><p>".join(str(escape(line)) for line in lines))
