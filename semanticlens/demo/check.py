@@ -1,4 +1,4 @@
-"""The demo against the truth: fresh pictures, the same pictures with and without the mark, and pictures as confounded as the training set's."""
+"""The demo against the truth: fresh pictures, the same with and without the mark, and some as confounded as the training set."""
 
 from __future__ import annotations
 
@@ -170,5 +170,7 @@ def _intervene(found: Exploration, fresh: PictureSet, seed: int, *, n_threads: i
     tied = generate(N_CONFOUNDED, SEEDS["confounded"] + seed, change=artefact.plant)
     _, observed = run_network(found.net, tied.pixels, n_threads=n_threads)
     seen = aurocs(observed, tied.is_value("overlay", overlay)[:, None])[:, 0]
-    followers = [Follower(int(k), found.labels[LAYER].best[k], float(seen[k]), float(paired[k])) for k in np.argsort(-seen, kind="stable") if seen[k] >= FOLLOWS]
-    return Intervention(named, blamed, float((before == position).mean()), float((after == position).mean()), len(plain), tuple(followers))
+    names = found.labels[LAYER].best
+    order = [int(k) for k in np.argsort(-seen, kind="stable") if seen[k] >= FOLLOWS]
+    followers = tuple(Follower(k, names[k], float(seen[k]), float(paired[k])) for k in order)
+    return Intervention(named, blamed, float((before == position).mean()), float((after == position).mean()), len(plain), followers)
