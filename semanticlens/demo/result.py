@@ -157,8 +157,8 @@ def _moral(findings: Findings) -> str:
     effect = findings.intervention
     answering = [f for f in effect.followers if f.answers]
     other = [f for f in answering if f.label != effect.named]
-    return (f"Where only the class {effect.blamed!r} has the {effect.named}, as in training, {len(effect.followers)} components follow it "
-            f"(AUROC >= {FOLLOWS});\n{len(answering)} of them answer to the {effect.named} itself, of which {len(other)} with another label. "
+    return (f"Where only {effect.blamed!r} has the {effect.named}, as in training, {len(effect.followers)} components follow it "
+            f"(AUROC >= {FOLLOWS});\n{len(answering)} of them answer to the {effect.named} itself, {len(other)} of these with another label. "
             "What is seen in such data is confounded\nwith the class; only changing the picture or the unit tells.")
 
 
@@ -175,10 +175,10 @@ def _summary(found: Exploration, findings: Findings) -> Any:
     suspect, effect = found.artefact, findings.intervention
     right = sum(c.right for c in findings.clear)
     lines = [
-        f"A convolutional classifier of shapes ({findings.accuracy:.1%} right on fresh pictures) and {len(found.images)} generated pictures. "
+        f"A classifier of shapes ({findings.accuracy:.1%} right on fresh pictures) and {len(found.images)} generated pictures. "
         "Texts were compared with the pictures that activate each component most; nobody told the program what the network had learned.",
         f"Asked for what should not matter ({', '.join(DISTRACTIONS)}), component {suspect.hit.component} answers to “{suspect.description}” "
-        f"(cosine {suspect.hit.score:.2f}) and fires for the class “{effect.blamed}”. Adding one to {effect.n} pictures of other classes "
+        f"(cosine {suspect.hit.score:.2f}) and fires for the class “{effect.blamed}”. Adding one to {effect.n} other pictures "
         f"changes the share called “{effect.blamed}” from {effect.without:.1%} to {effect.with_it:.1%}.",
         f"Labels are not causes. {_moral(findings)}",
         f"Against the known truth, {right} of {len(findings.clear)} components with a clear attribute have a right label "
