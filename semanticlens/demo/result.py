@@ -158,7 +158,7 @@ def _moral(findings: Findings) -> str:
     answering = [f for f in effect.followers if f.answers]
     other = [f for f in answering if f.label != effect.named]
     return (f"Where only {effect.blamed!r} has the {effect.named}, as in training, {len(effect.followers)} components follow it "
-            f"(AUROC >= {FOLLOWS});\n{len(answering)} of them answer to the {effect.named} itself, {len(other)} of these with another label. "
+            f"(AUROC >= {FOLLOWS});\n{len(answering)} answer to the {effect.named} itself, {len(other)} of these with another label. "
             "What is seen in such data is confounded\nwith the class; only changing the picture or the unit tells.")
 
 
@@ -177,9 +177,9 @@ def _summary(found: Exploration, findings: Findings) -> Any:
     lines = [
         f"A classifier of shapes ({findings.accuracy:.1%} right on fresh pictures) and {len(found.images)} generated pictures. "
         "Texts were compared with the pictures that activate each component most; nobody told the program what the network had learned.",
-        f"Asked for what should not matter ({', '.join(DISTRACTIONS)}), component {suspect.hit.component} answers to “{suspect.description}” "
-        f"(cosine {suspect.hit.score:.2f}) and fires for the class “{effect.blamed}”. Adding one to {effect.n} other pictures "
-        f"changes the share called “{effect.blamed}” from {effect.without:.1%} to {effect.with_it:.1%}.",
+        f"Asked for what should not matter ({', '.join(DISTRACTIONS)}), component {suspect.hit.component} answers to "
+        f"“{suspect.description}” (cosine {suspect.hit.score:.2f}) and fires for the class “{effect.blamed}”. "
+        f"Adding one to {effect.n} other pictures changes the share called “{effect.blamed}” from {effect.without:.1%} to {effect.with_it:.1%}.",
         f"Labels are not causes. {_moral(findings)}",
         f"Against the known truth, {right} of {len(findings.clear)} components with a clear attribute have a right label "
         f"(at least {RIGHT:.0%} asked for).",
