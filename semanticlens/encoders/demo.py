@@ -139,8 +139,8 @@ class DemoEncoder:
     def _run(self, tower: Network, x: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
         """Unit vectors, minus their training mean, made unit vectors again.
 
-        Contrastive training leaves pictures and texts in two separate cones; without their means, both are spread around the origin, and a cosine
-        of 0 says "neither more nor less than any picture".
+        Contrastive training leaves pictures and texts in two separate cones; without their means, both are spread around the origin, and a
+        cosine of 0 says "neither more nor less than any picture".
         """
         raw = tower.run(x, record=["output"], n_threads=self.n_threads)["output"].astype(np.float64)
         result: NDArray[np.float32] = _unit(_unit(raw) - mean).astype(np.float32)
@@ -177,7 +177,8 @@ class DemoEncoder:
         return ", ".join(lines)
 
     def __repr__(self) -> str:
-        return f"DemoEncoder({len(self.words)} words, {self.preprocess.size[0]} x {self.preprocess.size[1]} pixels, {self.dim} dimensions, {self.fingerprint[:12]})"
+        height, width = self.preprocess.size
+        return f"DemoEncoder({len(self.words)} words, {height} x {width} pixels, {self.dim} dimensions, {self.fingerprint[:12]})"
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -189,7 +190,8 @@ def _digest(graph: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     return hashlib.sha256(f"{graph}\n{sha256_of_arrays(arrays)}".encode()).hexdigest()
 
 
-def _tower(name: str, nodes: Sequence[Mapping[str, Any]], params: Mapping[str, NDArray[np.float32]], input_shape: tuple[int, ...]) -> Network:
+def _tower(name: str, nodes: Sequence[Mapping[str, Any]], params: Mapping[str, NDArray[np.float32]],
+           input_shape: tuple[int, ...]) -> Network:
     made = [Node(n["name"], n["op"], tuple(n["inputs"]), n["params"], n["attrs"]) for n in nodes]
     own = {key: params[key] for node in made for key in node.params.values()}
     return Network(made, own, input_shape=input_shape, output=made[-1].name, name=f"demo {name} tower")
@@ -214,8 +216,8 @@ def write_encoder(path: str | os.PathLike[str], content: Mapping[str, Any], para
     ----------
     path : path-like
     content : mapping
-        ``dim``, ``preprocess`` (``Preprocess.to_dict()``), ``words``, and the nodes of the two towers, ``image`` and ``text``, in the form of a
-        network bundle.
+        ``dim``, ``preprocess`` (``Preprocess.to_dict()``), ``words``, and the nodes of the two towers, ``image`` and ``text``, in the form
+        of a network bundle.
     params : mapping of str to ndarray
         The arrays that the nodes name, and ``image.mean`` and ``text.mean``, the means of unit vectors that are taken off.
     """
