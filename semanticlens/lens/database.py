@@ -481,15 +481,15 @@ class ConceptDB(Mapping[str, LayerConcepts]):
     # ------------------------------------------------------------------ showing
     def card(self, layer: str, component: int, **options: Any) -> Any:
         """One component as a picture: examples, label, scores; see :func:`semanticlens.plot.card.card`."""
-        from semanticlens.plot import card
+        from semanticlens.plot.card import card
 
-        return card.card(self, layer, component, **options)
+        return card(self, layer, component, **options)
 
     def report(self, path: str | os.PathLike[str], **options: Any) -> Any:
         """One self-contained HTML page; see :func:`semanticlens.plot.report.report`."""
-        from semanticlens.plot import report
+        from semanticlens.plot.report import report
 
-        return report.report(self, path, **options)
+        return report(self, path, **options)
 
     def _rows_of_table(self) -> list[list[object]]:
         return [[name, len(c), int(c.dead.sum()), c.ids.shape[1], int(c.counts.sum())] for name, c in self._layers.items()]
