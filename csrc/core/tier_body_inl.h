@@ -9,14 +9,14 @@
 #include "tier_elementwise_inl.h"
 
 #include "tier_gemm_inl.h"
+#include "tier_lens_inl.h"
+#include "tier_topm_inl.h"
 
 #include "tier_conv_inl.h"
 
 #include "tier_depthwise_inl.h"
 
 #include "tier_pool_inl.h"
-
-#include "tier_topm_inl.h"
 
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
@@ -26,6 +26,11 @@ const sl_tier SL_TIER = {
     .gemm_panel = gemm_panel,
     .pack_a = pack_a,
     .pack_b = pack_b,
+    .lens = &lens_loops,
+    .topm_scan = topm_scan,
+    .topm_ranks = topm_ranks,
+    .topm_range = topm_range,
+    .topm_pivot = topm_pivot,
     .pack_runs = pack_runs,
     .copy_strided = copy_strided,
     .map_activate = map_activate,
@@ -40,10 +45,6 @@ const sl_tier SL_TIER = {
     .row_max_strided = row_max_strided,
     .row_sum = row_sum,
     .depthwise = depthwise,
-    .topm_scan = topm_scan,
-    .topm_ranks = topm_ranks,
-    .topm_range = topm_range,
-    .topm_pivot = topm_pivot,
     .peak_chains = SL_PEAK_CHAINS,
     .peak_loop = peak_loop,
 };
