@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +37,10 @@ try:
 except ImportError as error:
     raise pytest.UsageError(f"semanticlens cannot be imported ({error}): install it (pip install '.[test]') or build it in place "
                             f"(python setup.py build_ext --inplace) first") from error
+
+# The same examples in every run, and no folder of them in the tree; tests/fuzz is where chance is let loose.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.load_profile("repeatable")
 PACKAGE = Path(semanticlens.__file__).resolve().parent
 # For the interpreters that tests start: the same package, whatever the working folder is.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))

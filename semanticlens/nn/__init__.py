@@ -14,10 +14,37 @@ if TYPE_CHECKING:
     from semanticlens.nn.preprocess import Preprocess
 
 _MODULES = ("export", "fold", "load", "ops", "zoo")
-_NAMES = {"Network": "network", "Node": "network", "LayerInfo": "layers", "Layers": "layers", "Preprocess": "preprocess", "fold_batch_norm": "fold",
-          "OPS": "ops", "Op": "ops", "Attr": "ops", "Call": "ops", "register_op": "ops"}
+_NAMES = {
+    "Network": "network",
+    "Node": "network",
+    "LayerInfo": "layers",
+    "Layers": "layers",
+    "Preprocess": "preprocess",
+    "fold_batch_norm": "fold",
+    "OPS": "ops",
+    "Op": "ops",
+    "Attr": "ops",
+    "Call": "ops",
+    "register_op": "ops",
+}
 
-__all__ = ["OPS", "Attr", "Call", "LayerInfo", "Layers", "Network", "Node", "Op", "Preprocess", "export", "fold", "fold_batch_norm", "load", "ops", "register_op"]
+__all__ = [
+    "OPS",
+    "Attr",
+    "Call",
+    "LayerInfo",
+    "Layers",
+    "Network",
+    "Node",
+    "Op",
+    "Preprocess",
+    "export",
+    "fold",
+    "fold_batch_norm",
+    "load",
+    "ops",
+    "register_op",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
-"""Checks for the attributes of operations: each takes any value a file can hold and returns it in one form, or says what it should have been."""
+"""Checks for the attributes of operations: each takes whatever a file can hold and gives it one form, or says what it
+should have been."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from typing import Any
 
 Check = Callable[[Any], Any]
 
-LIMIT = 1 << 24                                       # no sane kernel, stride, padding or size is larger; products of a few stay far below 2**63
+LIMIT = 1 << 24  # no sane kernel, stride, padding or size is larger; products of a few stay far below 2**63
 _FLOAT32_MAX = 3.4e38
-MAX_RANK = 8                                          # dimensions of a value, the batch not counted
+MAX_RANK = 8  # dimensions of a value, the batch not counted
 
 
 def _is_int(value: Any) -> bool:
@@ -38,8 +39,11 @@ def integers(count: int | None, low: int, high: int = LIMIT) -> Check:
     what = f"{count} whole numbers" if count is not None else f"a list of 1 to {MAX_RANK} whole numbers"
 
     def check(value: Any) -> tuple[int, ...]:
-        if (not isinstance(value, (list, tuple)) or (len(value) != count if count is not None else not 1 <= len(value) <= MAX_RANK)
-                or not all(_is_int(item) and low <= item <= high for item in value)):
+        if (
+            not isinstance(value, (list, tuple))
+            or (len(value) != count if count is not None else not 1 <= len(value) <= MAX_RANK)
+            or not all(_is_int(item) and low <= item <= high for item in value)
+        ):
             raise ValueError(f"must be {what} from {low} to {high}, not {_show(value)}")
         return tuple(int(item) for item in value)
 
@@ -53,7 +57,9 @@ def padding(value: Any) -> tuple[int, ...] | str:
     try:
         result: tuple[int, ...] = integers(4, 0)(value)
     except ValueError:
-        raise ValueError(f'must be [top, left, bottom, right], each from 0 to {LIMIT}, or "same", not {_show(value)}') from None
+        raise ValueError(
+            f'must be [top, left, bottom, right], each from 0 to {LIMIT}, or "same", not {_show(value)}'
+        ) from None
     return result
 
 
@@ -69,8 +75,15 @@ def number(low: float = -math.inf) -> Check:
 
     def check(value: Any) -> float:
         # comparing an int of any size with a float is exact, so a huge one is refused before float() could overflow
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not max(low, -_FLOAT32_MAX) <= value <= _FLOAT32_MAX:
-            raise ValueError(f"must be a number within float32's range{'' if low == -math.inf else f', at least {low}'}, not {_show(value)}")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not max(low, -_FLOAT32_MAX) <= value <= _FLOAT32_MAX
+        ):
+            raise ValueError(
+                f"must be a number within float32's range{'' if low == -math.inf else f', at least {low}'}, not "
+                f"{_show(value)}"
+            )
         return float(value)
 
     return check

@@ -1,7 +1,7 @@
-"""Batch normalisation folded into the convolution or dense layer before it: fewer passes over memory, the same function.
+"""Batch normalisation folded into the convolution or dense layer before it: one pass over memory, the same function.
 
-A value keeps its name: the merged node is called what the batch normalisation was called, because that is the value it gives.  The name of the
-layer before it has no value any more; recording it is an error that says so.
+A value keeps its name: the merged node is called what the batch normalisation was called, because that is the value
+it gives.  The name of the layer before it has no value any more; recording it is an error that says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ F32 = NDArray[np.float32]
 def fold_batch_norm(net: Network) -> Network:
     """Merge each batch normalisation into the conv2d or dense node it follows, where nothing else reads that node.
 
-    With scale = weight / sqrt(var + eps) and shift = bias - mean * scale (in double): W'[o] = W[o] scale[o], b' = b scale + shift.
+    With scale = weight / sqrt(var + eps) and shift = bias - mean * scale (in double): W'[o] = W[o] scale[o], b' = b
+    scale + shift.
 
     Returns
     -------
@@ -51,9 +52,18 @@ def fold_batch_norm(net: Network) -> Network:
     folded = {name: moved.get(target, target) for name, target in net.folded.items()}
     folded.update(moved)
     folded.update({alias: moved[target] for alias, target in net.aliases.items() if target in moved})
-    result = Network(nodes, {key: array for key, array in params.items() if key in used}, input_shape=net.input_shape, output=net.output, name=net.name,
-                     aliases=aliases, preprocess=net.preprocess, labels=net.labels, folded=folded, allow_nonfinite=net._allow_nonfinite)
-    return result
+    return Network(
+        nodes,
+        {key: array for key, array in params.items() if key in used},
+        input_shape=net.input_shape,
+        output=net.output,
+        name=net.name,
+        aliases=aliases,
+        preprocess=net.preprocess,
+        labels=net.labels,
+        folded=folded,
+        allow_nonfinite=net._allow_nonfinite,
+    )
 
 
 def _pairs(net: Network) -> dict[str, str]:
@@ -66,8 +76,13 @@ def _pairs(net: Network) -> dict[str, str]:
     pairs = {}
     for node in net.nodes:
         before = by_name.get(node.inputs[0])
-        if node.op == "batch_norm" and before is not None and before.op in ("conv2d", "dense") and uses[before.name] == 1 \
-                and (before.op == "conv2d" or len(net._by_name[before.name].shape) == 1):
+        if (
+            node.op == "batch_norm"
+            and before is not None
+            and before.op in ("conv2d", "dense")
+            and uses[before.name] == 1
+            and (before.op == "conv2d" or len(net._by_name[before.name].shape) == 1)
+        ):
             pairs[node.name] = before.name
     return pairs
 

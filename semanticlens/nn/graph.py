@@ -1,6 +1,7 @@
 """The graph a network is: its nodes, and every check that makes it safe to run.
 
-All checks are made on names, shapes and Python integers before any array is allocated, so a hostile file costs nothing but its header.
+All checks are made on names, shapes and Python integers before any array is allocated, so a hostile file costs
+nothing but its header.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 
 from semanticlens._errors import ModelFileError, NumericalError
 from semanticlens.nn import ops
-from semanticlens.nn.ops import Attrs, Op, Shape
+from semanticlens.nn.attrs import LIMIT
+from semanticlens.nn.ops import Op
+from semanticlens.nn.shapes import Attrs, Shape
 
 INPUT, OUTPUT = "input", "output"
 MAX_NODES = 100_000
-MAX_NAME = 1024                                       # characters
-MAX_VALUES = 1 << 31                                  # values of one node for one sample: 8 GiB
+MAX_NAME = 1024  # characters
+MAX_VALUES = 1 << 31  # values of one node for one sample: 8 GiB
 
 F32 = NDArray[np.float32]
 
@@ -79,9 +82,17 @@ def check_name(name: Any, what: str) -> str:
 
 def check_input_shape(shape: Any) -> Shape:
     """(C, H, W), (T, D) or (D,): sizes of at least 1, or None for any."""
-    if (not isinstance(shape, (list, tuple)) or not 1 <= len(shape) <= 3
-            or not all(dim is None or (isinstance(dim, int) and not isinstance(dim, bool) and 1 <= dim <= ops.check.LIMIT) for dim in shape)):
-        raise ModelFileError(f"the input shape must be (channels, height, width) or (features,), each from 1 to {ops.check.LIMIT} or None for any, not {str(shape)[:80]}")
+    if (
+        not isinstance(shape, (list, tuple))
+        or not 1 <= len(shape) <= 3
+        or not all(
+            dim is None or (isinstance(dim, int) and not isinstance(dim, bool) and 1 <= dim <= LIMIT) for dim in shape
+        )
+    ):
+        raise ModelFileError(
+            f"the input shape must be (channels, height, width) or (features,), each from 1 to {LIMIT} "
+            f"or None for any, not {str(shape)[:80]}"
+        )
     return tuple(shape)
 
 
@@ -103,10 +114,17 @@ def check_graph(nodes: Sequence[Node], params: Mapping[str, F32], input_shape: S
     for position, node in enumerate(nodes):
         check_name(node.name, f"the name of node {position}")
         if node.name in shapes or node.name == OUTPUT:
-            raise ModelFileError(f"node name {node.name!r} is reserved" if node.name in (INPUT, OUTPUT) else f"node name {node.name!r} occurs twice")
+            raise ModelFileError(
+                f"node name {node.name!r} is reserved"
+                if node.name in (INPUT, OUTPUT)
+                else f"node name {node.name!r} occurs twice"
+            )
         checked = _check_node(node, shapes, param_shapes)
         shapes[node.name] = checked.shape
         result.append(checked)
+    unused = set(params) - {key for node in nodes for key in node.params.values()}
+    if unused:
+        raise ModelFileError(f"parameter {min(unused)!r} is used by no node; leave it out")
     return result
 
 
@@ -115,7 +133,9 @@ def _check_node(node: Node, shapes: Mapping[str, Shape], params: Mapping[str, tu
     where = f"node {node.name!r} ({op.name})"
     fewest, most = op.inputs
     if not fewest <= len(node.inputs) <= most:
-        raise ModelFileError(f"{where} has {len(node.inputs)} inputs, it takes {fewest if fewest == most else f'{fewest} to {most}'}")
+        raise ModelFileError(
+            f"{where} has {len(node.inputs)} inputs, it takes {fewest if fewest == most else f'{fewest} to {most}'}"
+        )
     for name in node.inputs:
         if not isinstance(name, str) or name not in shapes:
             raise ModelFileError(f"{where}: its input {str(name)[:80]!r} is not the name of an earlier node")
@@ -124,27 +144,37 @@ def _check_node(node: Node, shapes: Mapping[str, Shape], params: Mapping[str, tu
             raise ModelFileError(f"{where}: parameter {role!r} is missing")
     for role, key in node.params.items():
         if role not in op.params and role not in op.optional:
-            raise ModelFileError(f"{where}: parameter {str(role)[:80]!r} is not known; known are {', '.join(op.params + op.optional) or 'none'}")
+            raise ModelFileError(
+                f"{where}: parameter {str(role)[:80]!r} is not known; known are "
+                f"{', '.join(op.params + op.optional) or 'none'}"
+            )
         if not isinstance(key, str) or key not in params:
             raise ModelFileError(f"{where}: its {role} {str(key)[:80]!r} is not among the network's parameters")
     attrs = ops.attributes(op, node.attrs, node.name)
-    shape = ops.output_shape(op, attrs, {role: params[key] for role, key in node.params.items()}, [shapes[name] for name in node.inputs], node.name)
+    shape = ops.output_shape(
+        op,
+        attrs,
+        {role: params[key] for role, key in node.params.items()},
+        [shapes[name] for name in node.inputs],
+        node.name,
+    )
     if any(dim is not None and dim < 1 for dim in shape) or math.prod(dim or 1 for dim in shape) > MAX_VALUES:
-        raise ModelFileError(f"{where} would give a value of shape {shape}, which is {'empty' if 0 in shape else 'too large'}")
+        raise ModelFileError(
+            f"{where} would give a value of shape {shape}, which is {'empty' if 0 in shape else 'too large'}"
+        )
     return Checked(node, op, attrs, shape)
 
 
-def check_params(params: Mapping[str, Any], nodes: Sequence[Node]) -> dict[str, F32]:
-    """Parameters as read-only, aligned, C-contiguous float32 arrays (borrowed where they are that); each must be used by a node."""
-    used = {key for node in nodes for key in node.params.values()}
+def check_params(params: Mapping[str, Any]) -> dict[str, F32]:
+    """Parameters as read-only, C-contiguous float32 arrays, borrowed where they are that."""
     result = {}
     for key, values in params.items():
         check_name(key, "a parameter's name")
         array = np.asarray(values)
         if array.dtype != np.float32:
-            raise ModelFileError(f"parameter {key!r} must be float32, not {array.dtype}: convert it with .astype(np.float32)")
-        if key not in used:
-            raise ModelFileError(f"parameter {key!r} is used by no node; leave it out")
+            raise ModelFileError(
+                f"parameter {key!r} must be float32, not {array.dtype}: convert it with .astype(np.float32)"
+            )
         array = np.require(array, np.float32, ["C", "A"]).view()
         array.flags.writeable = False
         result[key] = array
@@ -158,8 +188,12 @@ def check_values(graph: Sequence[Checked], params: Mapping[str, F32]) -> None:
         for role, key in item.node.params.items():
             if key not in finite and not all_finite(params[key]):
                 bad = int(params[key].size - np.isfinite(params[key]).sum())
-                raise NumericalError(f"parameter {key!r} ({role} of node {item.node.name!r}) holds {bad} values that are NaN or infinite of {params[key].size}; "
-                                     "the network was not trained to an end or the file is damaged (allow_nonfinite=True loads it all the same)")
+                raise NumericalError(
+                    f"parameter {key!r} ({role} of node {item.node.name!r}) holds {bad} values that are NaN or "
+                    f"infinite of {params[key].size}; "
+                    "the network was not trained to an end or the file is damaged (allow_nonfinite=True loads "
+                    "it all the same)"
+                )
             finite.add(key)
         if item.op.values is not None:
             try:

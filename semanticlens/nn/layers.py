@@ -19,7 +19,7 @@ def shape_text(shape: Sequence[int | None]) -> str:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One row: a node's name, operation, shape without the batch, number of parameter values, inputs and further names."""
+    """One row: a node's name, operation, shape without the batch, parameter values, inputs and further names."""
 
     name: str
     op: str
@@ -35,7 +35,9 @@ class Layers(Sequence[LayerInfo]):
     def __init__(self, rows: Sequence[LayerInfo], aliases: Mapping[str, str] | None = None) -> None:
         self._rows = tuple(rows)
         self._index = {row.name: i for i, row in enumerate(self._rows)}
-        self._index.update({alias: self._index[target] for alias, target in (aliases or {}).items() if alias not in self._index})
+        self._index.update(
+            {alias: self._index[target] for alias, target in (aliases or {}).items() if alias not in self._index}
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,14 +68,33 @@ class Layers(Sequence[LayerInfo]):
         return item in self._index if isinstance(item, str) else item in self._rows
 
     def _table(self) -> list[tuple[str, str, str, str, str]]:
-        return [(row.name, row.op, shape_text(row.shape), f"{row.n_params:,}" if row.n_params else "", ", ".join(row.aliases)) for row in self._rows]
+        return [
+            (
+                row.name,
+                row.op,
+                shape_text(row.shape),
+                f"{row.n_params:,}" if row.n_params else "",
+                ", ".join(row.aliases),
+            )
+            for row in self._rows
+        ]
 
     def __repr__(self) -> str:
         head = ("name", "op", "shape", "parameters", "also")
         rows = [head, *self._table()]
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = ["  ".join([*(cell.rjust(w) if i == 3 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=False))), row[4]]).rstrip()
-                 for row in rows]
+        lines = [
+            "  ".join(
+                [
+                    *(
+                        cell.rjust(w) if i == 3 else cell.ljust(w)
+                        for i, (cell, w) in enumerate(zip(row, widths, strict=False))
+                    ),
+                    row[4],
+                ]
+            ).rstrip()
+            for row in rows
+        ]
         return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
     def _repr_html_(self) -> str:

@@ -4,6 +4,7 @@
     python tests/c/run.py --mode sanitize --cc gcc clang    # address+undefined
     python tests/c/run.py --mode valgrind --tier baseline   # valgrind knows no AVX-512
     python tests/c/run.py scores --mode all                 # one family, every mode
+    python tests/c/run.py --cc aarch64-linux-gnu-gcc --emulator "qemu-aarch64 -L /usr/aarch64-linux-gnu"   # the NEON tier
 
 Flags and tiers are those of setup.py, with warnings as errors, ``-DSL_TESTING`` and live asserts.  Ends with "N passed, N failed".
 """
@@ -59,13 +60,14 @@ def build(cc: str, mode: str, tests: list[Path], folder: Path, jobs: int) -> dic
     setup = setup_module()
     where = folder / f"{cc}_{mode}"
     where.mkdir()
+    x86 = subprocess.run([cc, "-dumpmachine"], capture_output=True, text=True, check=True).stdout.startswith("x86_64")
     flags = [*setup.FLAGS, *setup.WARNINGS, "-Werror", "-UNDEBUG", "-DSL_TESTING", *MODES[mode], *openmp_flags(cc, folder),
              "-Icsrc/include", "-Icsrc/core", "-Itests/c"]
 
     def compile_one(source: Path) -> Path:
         name = source.relative_to(ROOT).as_posix()
         target = where / (name.replace("/", "_") + ".o")
-        own = setup.TIER_FLAGS.get(name, []) if setup.X86 else []
+        own = setup.TIER_FLAGS.get(name, []) if x86 else []
         subprocess.run([cc, *flags, *own, "-c", name, "-o", str(target)], cwd=ROOT, check=True)
         return target
 
@@ -80,10 +82,10 @@ def build(cc: str, mode: str, tests: list[Path], folder: Path, jobs: int) -> dic
     return programs
 
 
-def run_one(program: Path, mode: str, tier: str | None) -> bool:
+def run_one(program: Path, launcher: list[str], tier: str) -> bool:
     """Run one test program; its output is shown, True if it passed."""
-    command = [*VALGRIND, str(program)] if mode == "valgrind" else [str(program)]
-    environment = {**os.environ, **ENVIRONMENT, **({"SEMANTICLENS_TIER": tier} if tier else {})}
+    command = [*launcher, str(program)]
+    environment = {**os.environ, **ENVIRONMENT, "SEMANTICLENS_TIER": "" if tier == "best" else tier}
     try:
         return subprocess.run(command, env=environment, timeout=TIMEOUT, check=False).returncode == 0
     except subprocess.TimeoutExpired:
@@ -96,7 +98,8 @@ def main() -> int:
     parser.add_argument("families", nargs="*", help="which test_<family>.c (default: all)")
     parser.add_argument("--mode", nargs="+", choices=[*MODES, "all"], default=["plain"])
     parser.add_argument("--cc", nargs="+", default=["gcc"])
-    parser.add_argument("--tier", nargs="+", default=[""], help="instruction-set tiers to run at (default: the best of this machine)")
+    parser.add_argument("--tier", nargs="+", default=["best"], help="instruction-set tiers to run at")
+    parser.add_argument("--emulator", default="", help="command that runs a program of the compiler's machine")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     tests = [HERE / f"test_{f}.c" for f in args.families] or sorted(HERE.glob("test_*.c"))
@@ -119,10 +122,10 @@ def main() -> int:
                     return 1
                 for tier in args.tier:
                     for test in tests:
-                        good = run_one(programs[test], mode, tier or None)
+                        good = run_one(programs[test], VALGRIND if mode == "valgrind" else args.emulator.split(), tier)
                         passed, failed = passed + good, failed + (not good)
                         if not good:
-                            print(f"FAILED {test.stem} ({cc}, {mode}, tier {tier or 'best'})", file=sys.stderr, flush=True)
+                            print(f"FAILED {test.stem} ({cc}, {mode}, tier {tier})", file=sys.stderr, flush=True)
     print(f"{passed} passed, {failed} failed")
     return failed != 0
 

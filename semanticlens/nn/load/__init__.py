@@ -15,18 +15,26 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(path: str | os.PathLike[str], *, arch: str | None = None, fold: bool = True, verify: bool = True, allow_nonfinite: bool = False) -> Network:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    fold: bool = True,
+    verify: bool = True,
+    allow_nonfinite: bool = False,
+) -> Network:
     """Load a network.
 
     Parameters
     ----------
     path : path-like
-        A bundle (``.safetensors`` written by ``net.save``), or weights without a graph (``.pth``, ``.pt``, ``.npz``, ``.safetensors``) of an
-        architecture in :mod:`semanticlens.nn.zoo`.
+        A bundle (``.safetensors`` written by ``net.save``), or weights without a graph (``.pth``, ``.pt``, ``.npz``,
+        ``.safetensors``) of an architecture in :mod:`semanticlens.nn.zoo`.
     arch : str, optional
         The architecture of bare weights, where it is not to be told from their names and shapes.
     fold : bool
-        Fold batch normalisation into the layers before it, which is faster; False keeps every node, so that each can be recorded.
+        Fold batch normalisation into the layers before it, which is faster; False keeps every node, so that each can
+        be recorded.
     verify : bool
         Compare a bundle with the SHA-256 it carries.
     allow_nonfinite : bool
@@ -67,14 +75,23 @@ def _read(path: Path, arch: str | None, verify: bool, allow_nonfinite: bool) -> 
                 raise ModelFileError(f"{path} is a bundle that holds its own graph; leave out arch={arch!r}")
             return bundle.read_bundle(path, verify=verify, allow_nonfinite=allow_nonfinite)
     elif path.suffix not in (".pth", ".pt", ".npz", ".bin", ".ckpt"):
-        raise ModelFileError(f"{path}: the ending {path.suffix!r} is not known; known are .safetensors (a bundle, or weights), .pth, .pt and .npz (weights)")
+        raise ModelFileError(
+            f"{path}: the ending {path.suffix!r} is not known; known are .safetensors (a bundle, or weights), "
+            ".pth, .pt and .npz (weights)"
+        )
     try:
         from semanticlens.nn import zoo
         from semanticlens.nn.load.state_dict import load_state_dict
     except ImportError as error:
-        raise ModelFileError(f"{path}: weights without a graph need semanticlens.nn.zoo, which this installation lacks ({error})") from None
+        raise ModelFileError(
+            f"{path}: weights without a graph need semanticlens.nn.zoo, which this installation lacks ({error})"
+        ) from None
     state = load_state_dict(path)
     name = arch if arch is not None else zoo.detect(state)
     if name is None:
-        raise ModelFileError(f"{path}: these weights fit none of the known architectures; name one with arch=..., or export the network to a bundle")
-    return zoo.build(name, state, path=path)
+        raise ModelFileError(
+            f"{path}: these weights fit none of the known architectures; name one with arch=..., or export the "
+            "network to a bundle"
+        )
+    net: Network = zoo.build(name, state, path=path)
+    return net

@@ -1,9 +1,10 @@
 """The bundle: one safetensors file, the graph as JSON in its metadata, read by memory map.
 
-``metadata = {"format": "semanticlens-network", "version": "1", "graph": JSON, "sha256": hex}`` with ``sha256`` over the graph's text and the hash of
-the arrays.  The graph is ``{"name", "input": {"shape"}, "output", "nodes": [{"name", "op", "inputs", "params", "attrs"}], "aliases", "folded",
-"preprocess", "labels"}``.  Text is checked for form and size here, meaning (shapes, attributes, references) by :class:`semanticlens.nn.Network`; both
-before anything of the weights' size is allocated.
+``metadata = {"format": "semanticlens-network", "version": "1", "graph": JSON, "sha256": hex}`` with ``sha256`` over
+the graph's text and the hash of the arrays.  The graph is ``{"name", "input": {"shape"}, "output", "nodes": [{"name",
+"op", "inputs", "params", "attrs"}], "aliases", "folded", "preprocess", "labels"}``.  Text is checked for form and
+size here, meaning (shapes, attributes, references) by :class:`semanticlens.nn.Network`; both before anything of the
+weights' size is allocated.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from semanticlens.nn.network import Network
 
 FORMAT, VERSION = "semanticlens-network", "1"
-MAX_TEXT = 32 << 20                                   # bytes of graph JSON; ImageNet's labels and 1000 nodes take 0.3 MB
+MAX_TEXT = 32 << 20  # bytes of graph JSON; ImageNet's labels and 1000 nodes take 0.3 MB
 MAX_NESTING = 8
-MAX_ITEMS = 4096                                      # inputs, parameters or attribute entries of one node
+MAX_ITEMS = 4096  # inputs, parameters or attribute entries of one node
 MAX_LABELS = 1_000_000
 
 __all__ = ["Graph", "graph_dict", "is_bundle", "parse_graph", "read_bundle", "write_bundle"]
@@ -77,8 +78,18 @@ def read_bundle(path: str | os.PathLike[str], *, verify: bool = True, allow_nonf
     try:
         arrays_hash = _verify(tensors, text) if verify else None
         graph = parse_graph(text)
-        net = Network(graph.nodes, tensors, input_shape=graph.input_shape, output=graph.output, name=graph.name, aliases=graph.aliases, folded=graph.folded,
-                      preprocess=graph.preprocess, labels=graph.labels, allow_nonfinite=allow_nonfinite)
+        net = Network(
+            graph.nodes,
+            tensors,
+            input_shape=graph.input_shape,
+            output=graph.output,
+            name=graph.name,
+            aliases=graph.aliases,
+            folded=graph.folded,
+            preprocess=graph.preprocess,
+            labels=graph.labels,
+            allow_nonfinite=allow_nonfinite,
+        )
     except SemanticLensError as error:
         error.args = (f"{path}: {error.args[0]}",)
         raise
@@ -89,9 +100,15 @@ def read_bundle(path: str | os.PathLike[str], *, verify: bool = True, allow_nonf
 def _graph_text(tensors: TensorFile) -> str:
     metadata, path = tensors.metadata, tensors.path
     if not is_bundle(metadata):
-        raise ModelFileError(f"{path}: a safetensors file without a network in it; if it holds the weights of a known architecture, load it with arch=...")
+        raise ModelFileError(
+            f"{path}: a safetensors file without a network in it; if it holds the weights of a known "
+            "architecture, load it with arch=..."
+        )
     if metadata.get("version") != VERSION:
-        raise ModelFileError(f"{path}: bundle version {metadata.get('version', 'none')[:20]!r}, this package reads version {VERSION!r}; update semanticlens-native")
+        raise ModelFileError(
+            f"{path}: bundle version {metadata.get('version', 'none')[:20]!r}, this package reads version "
+            f"{VERSION!r}; update semanticlens-native"
+        )
     if "graph" not in metadata:
         raise ModelFileError(f"{path}: the bundle holds no graph; export the network again")
     return metadata["graph"]
@@ -103,11 +120,15 @@ def _digest(text: str, arrays_hash: str) -> str:
 
 def _verify(tensors: TensorFile, text: str) -> str:
     if "sha256" not in tensors.metadata:
-        raise ModelFileError("the bundle holds no SHA-256; export the network again, or pass verify=False to read it all the same")
+        raise ModelFileError(
+            "the bundle holds no SHA-256; export the network again, or pass verify=False to read it all the same"
+        )
     arrays_hash = sha256_of_arrays(tensors)
     if _digest(text, arrays_hash) != tensors.metadata["sha256"]:
-        raise ModelFileError("the contents do not match the SHA-256 in the file: it was damaged or changed; copy or export it again "
-                             "(verify=False reads it all the same)")
+        raise ModelFileError(
+            "the contents do not match the SHA-256 in the file: it was damaged or changed; copy or export it again "
+            "(verify=False reads it all the same)"
+        )
     return arrays_hash
 
 
@@ -115,17 +136,38 @@ def write_bundle(net: Network, path: str | os.PathLike[str]) -> None:
     """Write a network as a bundle, atomically; the same network always gives the same bytes."""
     text = json.dumps(graph_dict(net), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     if len(text.encode()) > MAX_TEXT:
-        raise ModelFileError(f"the graph of {net.name!r} takes more than {MAX_TEXT:,} bytes of text; a bundle cannot hold it")
-    write_tensors(Path(path), net.params, {"format": FORMAT, "version": VERSION, "graph": text, "sha256": _digest(text, net._hash_arrays())})
+        raise ModelFileError(
+            f"the graph of {net.name!r} takes more than {MAX_TEXT:,} bytes of text; a bundle cannot hold it"
+        )
+    write_tensors(
+        Path(path),
+        net.params,
+        {"format": FORMAT, "version": VERSION, "graph": text, "sha256": _digest(text, net._hash_arrays())},
+    )
 
 
 def graph_dict(net: Network) -> dict[str, Any]:
     """The graph of a network as JSON can hold it."""
-    nodes = [{"name": node.name, "op": node.op, "inputs": list(node.inputs), "params": dict(node.params),
-              "attrs": {key: _plain(value) for key, value in node.attrs.items()}} for node in net.nodes]
-    return {"name": net.name, "input": {"shape": list(net.input_shape)}, "output": net.output, "nodes": nodes, "aliases": dict(net.aliases),
-            "folded": dict(net.folded), "preprocess": None if net.preprocess is None else net.preprocess.to_dict(),
-            "labels": None if net.labels is None else list(net.labels)}
+    nodes = [
+        {
+            "name": node.name,
+            "op": node.op,
+            "inputs": list(node.inputs),
+            "params": dict(node.params),
+            "attrs": {key: _plain(value) for key, value in node.attrs.items()},
+        }
+        for node in net.nodes
+    ]
+    return {
+        "name": net.name,
+        "input": {"shape": list(net.input_shape)},
+        "output": net.output,
+        "nodes": nodes,
+        "aliases": dict(net.aliases),
+        "folded": dict(net.folded),
+        "preprocess": None if net.preprocess is None else net.preprocess.to_dict(),
+        "labels": None if net.labels is None else list(net.labels),
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -138,6 +180,7 @@ def _plain(value: Any) -> Any:
 
 # ---------------------------------------------------------------- parsing
 
+
 def parse_graph(text: str) -> Graph:
     """Read graph text.  Whatever the text, the result is a Graph or a ``ModelFileError`` that says what is wrong."""
     if len(text) > MAX_TEXT:
@@ -147,13 +190,24 @@ def parse_graph(text: str) -> Graph:
         _check_nesting(raw)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"the graph is not valid JSON: {str(error)[:200]}") from None
-    top = _object(raw, "the graph", required=("input", "output", "nodes"), optional=("name", "aliases", "folded", "preprocess", "labels"))
+    top = _object(
+        raw,
+        "the graph",
+        required=("input", "output", "nodes"),
+        optional=("name", "aliases", "folded", "preprocess", "labels"),
+    )
     shape = _object(top["input"], "the graph's input", required=("shape",))["shape"]
     preprocess = top.get("preprocess")
-    return Graph(_text(top.get("name", ""), "the graph's name", empty=True), check_input_shape(shape), check_name(top["output"], "the graph's output"),
-                 tuple(_node(item, i) for i, item in enumerate(_list(top["nodes"], "the graph's nodes", MAX_NODES))),
-                 _names(top.get("aliases", {}), "the graph's aliases"), _names(top.get("folded", {}), "the graph's folded names"),
-                 None if preprocess is None else Preprocess.from_dict(preprocess), _labels(top.get("labels")))
+    return Graph(
+        _text(top.get("name", ""), "the graph's name", empty=True),
+        check_input_shape(shape),
+        check_name(top["output"], "the graph's output"),
+        tuple(_node(item, i) for i, item in enumerate(_list(top["nodes"], "the graph's nodes", MAX_NODES))),
+        _names(top.get("aliases", {}), "the graph's aliases"),
+        _names(top.get("folded", {}), "the graph's folded names"),
+        None if preprocess is None else Preprocess.from_dict(preprocess),
+        _labels(top.get("labels")),
+    )
 
 
 def _node(item: Any, position: int) -> Node:
@@ -161,11 +215,19 @@ def _node(item: Any, position: int) -> Node:
     entry = _object(item, where, required=("name", "op", "inputs"), optional=("params", "attrs"))
     name = check_name(entry["name"], f"the name of {where}")
     where = f"node {name!r}"
-    inputs = tuple(_text(text, f"an input of {where}") for text in _list(entry["inputs"], f"the inputs of {where}", MAX_ITEMS))
+    inputs = tuple(
+        _text(text, f"an input of {where}") for text in _list(entry["inputs"], f"the inputs of {where}", MAX_ITEMS)
+    )
     attrs = entry.get("attrs", {})
     if not isinstance(attrs, dict) or len(attrs) > MAX_ITEMS:
         raise ModelFileError(f"the attrs of {where} must be an object of at most {MAX_ITEMS} entries")
-    return Node(name, _text(entry["op"], f"the op of {where}"), inputs, _names(entry.get("params", {}), f"the params of {where}", MAX_ITEMS), attrs)
+    return Node(
+        name,
+        _text(entry["op"], f"the op of {where}"),
+        inputs,
+        _names(entry.get("params", {}), f"the params of {where}", MAX_ITEMS),
+        attrs,
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -182,7 +244,12 @@ def _no_constant(text: str) -> Any:
 def _check_nesting(value: Any) -> None:
     level = [value]
     for _ in range(MAX_NESTING):
-        level = [inner for item in level if isinstance(item, (list, dict)) for inner in (item.values() if isinstance(item, dict) else item)]
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (list, dict))
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
         if not level:
             return
     raise ValueError(f"it is nested deeper than {MAX_NESTING} levels")
@@ -194,7 +261,11 @@ def _object(value: Any, what: str, required: tuple[str, ...], optional: tuple[st
     missing = [key for key in required if key not in value]
     unknown = [key for key in value if key not in required + optional]
     if missing or unknown:
-        raise ModelFileError(f"{what} lacks {missing[0]!r}" if missing else f"{what} has the unknown entry {unknown[0][:60]!r}; the file may need a newer version")
+        raise ModelFileError(
+            f"{what} lacks {missing[0]!r}"
+            if missing
+            else f"{what} has the unknown entry {unknown[0][:60]!r}; the file may need a newer version"
+        )
     return value
 
 
@@ -217,4 +288,8 @@ def _names(value: Any, what: str, limit: int = 2 * MAX_NODES) -> dict[str, str]:
 
 
 def _labels(value: Any) -> tuple[str, ...] | None:
-    return None if value is None else tuple(_text(item, "a label", empty=True) for item in _list(value, "the graph's labels", MAX_LABELS))
+    return (
+        None
+        if value is None
+        else tuple(_text(item, "a label", empty=True) for item in _list(value, "the graph's labels", MAX_LABELS))
+    )
