@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semanticlens._errors import ConceptWarning, DataError, LayerNotFoundError, SkippedDataWarning
+from semanticlens._errors import ConceptWarning, DataError, LayerNotFoundError, ModelFileError, SkippedDataWarning
 from semanticlens._kernels import collect as kernels
 from semanticlens._progress import track
 from semanticlens._version import __version__
@@ -171,6 +171,7 @@ class _Run:
         self.skipped: list[dict[str, Any]] = []
         self.position = source.start if isinstance(source, NetworkSource) else 0
         self.finished = False
+        self.unwritable = False                       # the last checkpoint could not be written
 
     def go(self, progress: bool) -> None:
         """Go through the source, or through what a checkpoint leaves of it."""
@@ -199,7 +200,7 @@ class _Run:
         self.finished = True
         if isinstance(self.source, NetworkSource):
             self.position = self.source.stop
-        self._save()
+        self._save_what_there_is()
 
     def _take_all(self, batches: Iterator[Any]) -> Iterator[None]:
         """Take every batch; yields once per sample, for the progress bar."""
@@ -263,12 +264,14 @@ class _Run:
             return
         arrays = {f"{name}/{key}": array for name, layer in self.layers.items() for key, array in layer.arrays().items()}
         state = {"position": self.position, "finished": self.finished, "samples": self.seen.intervals, "skipped": self._skipped(),
-                 "layers": {name: layer.n_components for name, layer in self.layers.items()}}
+                 "layers": [[name, layer.n_components] for name, layer in self.layers.items()]}
+        self.unwritable = True
         checkpoints.write(self.checkpoint, self.made_of, state, arrays)
+        self.unwritable = False
 
     def _save_what_there_is(self) -> None:
-        """On the way out of an error: the error matters more than a checkpoint that cannot be written."""
-        if not self.seen:
+        """At the end, or on the way out of an error: the result, or the error, matters more than a checkpoint that cannot be written."""
+        if not self.seen or self.unwritable:
             return
         try:
             self._save()
@@ -281,12 +284,14 @@ class _Run:
         if found is None:
             return
         state, arrays = found
-        for name, n_components in state["layers"].items():
-            self.layers[name] = _Layer(self.plan, name, n_components)
-            prefix = f"{name}/"
-            self.layers[name].restore({key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)})
-        self.seen, self.resumed = IdSet(state["samples"]), IdSet(state["samples"])
-        self.skipped, self.position, self.finished = state["skipped"], state["position"], state["finished"]
+        try:
+            for name, n_components in state["layers"]:
+                self.layers[name] = _Layer(self.plan, name, n_components)
+                self.layers[name].restore({key: arrays[f"{name}/{key}"] for key in self.layers[name].arrays()})
+            self.seen, self.resumed = IdSet(state["samples"]), IdSet(state["samples"])
+            self.skipped, self.position, self.finished = list(state["skipped"]), int(state["position"]), bool(state["finished"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{self.checkpoint}: the checkpoint's record does not describe its arrays ({type(error).__name__}: {error}); delete it") from None
 
     def result(self, images: Dataset | None) -> ConceptExamples:
         """What was collected; the data set's fingerprint is cheap now that all of it was read."""

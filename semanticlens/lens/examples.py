@@ -222,6 +222,8 @@ class ConceptExamples(Mapping[str, LayerExamples]):
         """
         record, arrays = read_recorded(path, FORMAT, SCHEMA, "concept examples")
         try:
+            for key in (*_SAME, "samples", "skipped", "version"):
+                record[key]
             layers = {name: _layer(name, record, arrays) for name in record["layers"]}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(f"{path}: its record does not describe its arrays ({type(error).__name__}: {error})") from None
@@ -256,6 +258,8 @@ def _layer(name: str, record: Mapping[str, Any], arrays: Mapping[str, NDArray[An
     for key, array in found.items():
         if array.dtype != expected[key]:
             raise ValueError(f"{name}/{key} is {array.dtype}, not {np.dtype(expected[key])}")
+    if found["ids"].min(initial=0) < -1 or not np.array_equal(found["counts"], (found["ids"] >= 0).sum(axis=-1)):
+        raise ValueError(f"{name}/ids and {name}/counts do not belong together")
     return LayerExamples(name, n_samples=len(IdSet(record["samples"])), pool=str(record["parameters"]["pool"][name]), **found)
 
 
