@@ -81,6 +81,9 @@ typedef struct {
     /* rounds * peak_chains * lanes independent multiply-adds without touching memory; returns their sum so that they are not left out. */
     int peak_chains;
     float (*peak_loop)(ptrdiff_t rounds);
+    void (*topm_range)(const float *restrict x, ptrdiff_t n, float *least, float *largest);
+    int (*topm_pivot)(const float *restrict list, ptrdiff_t m, const float *restrict fresh, ptrdiff_t n, float below,
+                      float *pivot);
 } sl_tier;
 
 extern const sl_tier sl_tier_baseline;

@@ -44,4 +44,6 @@ const sl_tier SL_TIER = {
     .depthwise = depthwise,
     .peak_chains = SL_PEAK_CHAINS,
     .peak_loop = peak_loop,
+    .topm_range = topm_range,
+    .topm_pivot = topm_pivot,
 };
