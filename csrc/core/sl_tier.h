@@ -37,6 +37,7 @@ typedef struct {
     int relu;                                     /* 0: none, 1: max(., 0), 2: min(max(., 0), 6) */
     enum { SL_STORE_WHOLE, SL_STORE_EXACT } mode; /* whole vectors may be stored beyond the end of a row, or not */
 } sl_depthwise;
+struct sl_lens_loops; /* sl_lens_private.h */
 
 typedef struct {
     const char *name;
@@ -49,6 +50,8 @@ typedef struct {
     /* dst [k][mr] (or [k][nr]) = transpose of src (rows <= mr, k), row distance ld; missing rows become 0. */
     void (*pack_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
     void (*pack_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
+
+    const struct sl_lens_loops *lens; /* scores, cosines, labels */
 
     /* Streaming selection; see tier_topm_inl.h. */
     ptrdiff_t (*topm_scan)(const float *restrict values, const float *restrict limits, ptrdiff_t n,
