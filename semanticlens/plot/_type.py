@@ -80,20 +80,21 @@ class Pen:
                 return [(name, text)]
         runs: list[tuple[str | None, str]] = []
         for c in text:
-            name = runs[-1][0] if runs and _has(runs[-1][0], c) else next((f for f in self._fonts if _has(f, c)), False)
-            if name is False:                         # no font has it: its plain base letter, or the sign for a missing one
+            able = [runs[-1][0]] if runs and _has(runs[-1][0], c) else [f for f in self._fonts if _has(f, c)]
+            if not able:  # no font has it: its plain base letter, or the sign for a missing one
                 base = unicodedata.normalize("NFKD", c)[0]
-                c, name = (base if _has(None, base) else c), None
+                c = base if _has(None, base) else c
+            name = able[0] if able else None
             if runs and runs[-1][0] == name:
                 runs[-1] = (name, runs[-1][1] + c)
             else:
-                runs.append((name, c))  # type: ignore[arg-type]
+                runs.append((name, c))
         return runs
 
     def width(self, text: str, size: float) -> float:
         """Width of one line."""
         pixels = round(size * self.scale)
-        return sum(_load(name, pixels).getlength(part) for name, part in self._runs(text)) / self.scale
+        return float(sum(_load(name, pixels).getlength(part) for name, part in self._runs(text))) / self.scale
 
     def text(self, x: float, y: float, text: str, size: float, fill: str, align: str = "left") -> None:
         """Draw one line with its base line at ``y``; ``align`` says which point of it is at ``x``."""
