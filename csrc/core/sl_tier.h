@@ -37,6 +37,9 @@ typedef struct {
     ptrdiff_t (*topm_scan)(const float *restrict values, const float *restrict limits, ptrdiff_t n,
                            int32_t *restrict hits);
     void (*topm_ranks)(float *restrict scores, ptrdiff_t n, int32_t *restrict ranks);
+    void (*topm_range)(const float *restrict x, ptrdiff_t n, float *least, float *largest);
+    int (*topm_pivot)(const float *restrict list, ptrdiff_t m, const float *restrict fresh, ptrdiff_t n, float below,
+                      float *pivot);
 } sl_tier;
 
 extern const sl_tier sl_tier_baseline;

@@ -18,4 +18,6 @@ const sl_tier SL_TIER = {
     .lens = &lens_loops,
     .topm_scan = topm_scan,
     .topm_ranks = topm_ranks,
+    .topm_range = topm_range,
+    .topm_pivot = topm_pivot,
 };
