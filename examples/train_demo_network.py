@@ -3,13 +3,15 @@
     pip install ".[torch]" && python examples/train_demo_network.py
 
 Eight classes, the shapes of the generated pictures.  One class carries a planted artefact: 90 % of the training pictures of a moon have a
-corner mark, and no other training picture has one; everything else is independent.  In 40 % of the training pictures a random rectangle is
-painted over, which often hides the shape and leaves the mark: a common augmentation, and one that invites the shortcut.
+corner mark, and no other training picture has one; everything else is independent.  In 40 % of the training pictures a random rectangle
+is painted over, which often hides the shape and leaves the mark: a common augmentation, and one that invites the shortcut.
 
-Four convolutions with ReLU, the maximum over space, one dense layer: 41,448 parameters.  A small L1 term on the pooled activations of the last
-convolution makes its components sparse, so that several answer to one thing each; nothing in the loss says which.
+Four convolutions with ReLU, the maximum over space, one dense layer: 47,760 parameters.  A small L1 term on the pooled activations of the
+last convolution makes its components sparse, so that several answer to one thing each; nothing in the loss says which.
 
-Three seeds were tried, with the settings below and no choice among them: seed 0 is shipped, unless its training had failed.
+Three seeds were tried, with the settings below and no choice among them: the first is shipped.  On 1500 fresh pictures of any class with
+any overlay, a component being clear if it separates the pictures with some attribute value from the rest with AUROC >= 0.95:
+
 TABLE
 """
 
@@ -84,7 +86,8 @@ def train(pictures: PictureSet, seed: int, epochs: int, batch: int = 128, rate: 
             optimiser.step()
             schedule.step()
             right += int((logits.argmax(1) == target[rows]).sum())
-        print(f"seed {seed}  epoch {epoch + 1}/{epochs}  right {right / len(order):.1%} (some hidden)  {time.perf_counter() - start:.0f} s", flush=True)
+        seconds = time.perf_counter() - start
+        print(f"seed {seed}  epoch {epoch + 1}/{epochs}  right {right / len(order):.1%} (some hidden)  {seconds:.0f} s", flush=True)
     return net.eval()
 
 
@@ -100,7 +103,8 @@ def to_network(net: Classifier) -> Network:
                   Node(f"relu{i}", "relu", (f"conv{i}",))]
         before = f"relu{i}"
     params["dense.weight"], params["dense.bias"] = net.dense.weight.detach().numpy(), net.dense.bias.detach().numpy()
-    nodes += [Node("pool", "max_pool2d", (before,), {}, {"kernel": [8, 8], "stride": [8, 8]}), Node("flatten", "flatten", ("pool",), {}, {"start": 1}),
+    nodes += [Node("pool", "max_pool2d", (before,), {}, {"kernel": [8, 8], "stride": [8, 8]}),
+              Node("flatten", "flatten", ("pool",), {}, {"start": 1}),
               Node("dense", "dense", ("flatten",), {"weight": "dense.weight", "bias": "dense.bias"})]
     return Network(nodes, params, input_shape=(3, SIZE, SIZE), output="dense", name="demo classifier of shapes", preprocess=PREPROCESS,
                    labels=ATTRIBUTES["shape"])
@@ -116,8 +120,10 @@ def measure(net: Network, pictures: PictureSet) -> dict[str, float]:
     tied = shape == ATTRIBUTES["shape"].index(CLASS)
     called = answer == ATTRIBUTES["shape"].index(CLASS)
     clear = (aurocs(pooled, truth_table(pictures)[1]) >= 0.95).any(axis=1)
-    return {"right, no mark": float((answer == shape)[~mark].mean()), "right, other class with mark": float((answer == shape)[mark & ~tied].mean()),
-            f"other class called {CLASS}, no mark": float(called[~mark & ~tied].mean()), f"other class called {CLASS}, mark": float(called[mark & ~tied].mean()),
+    return {"right, no mark": float((answer == shape)[~mark].mean()),
+            "right, other class with mark": float((answer == shape)[mark & ~tied].mean()),
+            f"other class called {CLASS}, no mark": float(called[~mark & ~tied].mean()),
+            f"other class called {CLASS}, mark": float(called[mark & ~tied].mean()),
             "clear components": float(clear.sum())}
 
 

@@ -1,4 +1,4 @@
-"""The demo against the truth: fresh pictures, the same pictures with and without the mark, and pictures as confounded as the training set's."""
+"""The demo against the truth: fresh pictures, the same with and without the mark, and some as confounded as the training set."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from semanticlens.demo.pictures import PictureSet, from_truths, generate, with_o
 
 CLEAR = 0.95                                          # AUROC from which a component answers to an attribute, and the artefact's floor
 RIGHT = 0.80                                          # share of the clear components whose label must be right
+FOLLOWS = 0.75                                        # AUROC from which a component is said to follow the artefact at all
 FEWEST = 5                                            # clear components, below which that share would say nothing
 N_FRESH, N_PAIRED, N_CONFOUNDED = 640, 256, 512
 SEEDS = {"fresh": 2_000_000, "paired": 3_000_000, "confounded": 4_000_000}  # added to the demo's seed; training used 1 to 4
@@ -57,6 +58,31 @@ class ClearComponent:
 
 
 @dataclass(frozen=True)
+class Follower:
+    """A component that separates pictures with the artefact from others, in pictures like those of training.
+
+    Attributes
+    ----------
+    component : int
+    label : str
+    observed : float
+        AUROC, pictures with the artefact against those without, where only one class has it.
+    paired : float
+        AUROC, the same pictures with the artefact against without: what the artefact itself does.
+    """
+
+    component: int
+    label: str
+    observed: float
+    paired: float
+
+    @property
+    def answers(self) -> bool:
+        """Whether the artefact itself moves it."""
+        return self.paired >= FOLLOWS
+
+
+@dataclass(frozen=True)
 class Intervention:
     """The same pictures of other classes, without and with the artefact.
 
@@ -68,10 +94,8 @@ class Intervention:
         Share of the pictures that the network calls the class.
     n : int
         Pictures.
-    seeming : tuple of int
-        Components that separate marked from unmarked pictures with AUROC >= 0.95 where only the class is marked, as in training.
-    answering : tuple of int
-        Those of them that also separate the two versions of the same pictures that well.
+    followers : tuple of Follower
+        Components that seem to answer to the artefact where only the class has it, as in training; strongest first.
     """
 
     named: str
@@ -79,8 +103,7 @@ class Intervention:
     without: float
     with_it: float
     n: int
-    seeming: tuple[int, ...]
-    answering: tuple[int, ...]
+    followers: tuple[Follower, ...]
 
 
 @dataclass(frozen=True)
@@ -146,6 +169,8 @@ def _intervene(found: Exploration, fresh: PictureSet, seed: int, *, n_threads: i
     paired = aurocs(np.concatenate([without, with_it]), np.repeat([False, True], len(plain))[:, None])[:, 0]
     tied = generate(N_CONFOUNDED, SEEDS["confounded"] + seed, change=artefact.plant)
     _, observed = run_network(found.net, tied.pixels, n_threads=n_threads)
-    seeming = np.flatnonzero(aurocs(observed, tied.is_value("overlay", overlay)[:, None])[:, 0] >= CLEAR)
-    return Intervention(named, blamed, float((before == position).mean()), float((after == position).mean()), len(plain),
-                        tuple(int(k) for k in seeming), tuple(int(k) for k in seeming if paired[k] >= CLEAR))
+    seen = aurocs(observed, tied.is_value("overlay", overlay)[:, None])[:, 0]
+    names = found.labels[LAYER].best
+    order = [int(k) for k in np.argsort(-seen, kind="stable") if seen[k] >= FOLLOWS]
+    followers = tuple(Follower(k, names[k], float(seen[k]), float(paired[k])) for k in order)
+    return Intervention(named, blamed, float((before == position).mean()), float((after == position).mean()), len(plain), followers)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from semanticlens.demo.check import CLEAR, RIGHT, Findings, check
+from semanticlens.demo.check import CLEAR, FOLLOWS, RIGHT, Findings, check
 from semanticlens.demo.explore import DISTRACTIONS, LAYER, QUERIES, Exploration, explore
 from semanticlens.demo.pictures import generate
-from semanticlens.lens.results import text_table
+from semanticlens.lens.results import number, text_table
 
 FIRST_SEED = 1_000_000                                # of the explored pictures; training used 1 to 4
 FEWEST_PICTURES = 400
@@ -56,13 +56,16 @@ class DemoResult:
         suspect, effect = self.found.artefact, self.findings.intervention
         return {
             "passed": self.passed,
-            "checks": [{"name": c.name, "value": None if np.isnan(c.value) else c.value, "floor": c.floor, "passed": c.passed} for c in self.findings.checks],
+            "checks": [{"name": c.name, "value": number(c.value), "floor": c.floor, "passed": c.passed} for c in self.findings.checks],
             "artefact": {"description": suspect.description, "layer": suspect.hit.layer, "component": suspect.hit.component,
                          "score": suspect.hit.score, "label": suspect.label, "class": suspect.classes[0][0]},
             "intervention": {"pictures": effect.n, "called_the_class_without": effect.without, "called_the_class_with": effect.with_it,
-                             "seeming": list(effect.seeming), "answering": list(effect.answering)},
-            "clear_components": [{"component": c.component, "truths": [list(pair) for pair in c.truths], "label": c.label, "right": c.right}
-                                 for c in self.findings.clear],
+                             "followers": [
+                                 {"component": f.component, "label": f.label, "observed_auroc": f.observed, "paired_auroc": f.paired}
+                                 for f in effect.followers]},
+            "clear_components": [
+                {"component": c.component, "truths": [list(pair) for pair in c.truths], "label": c.label, "right": c.right}
+                for c in self.findings.clear],
             "accuracy": self.findings.accuracy, "search": self.found.queries.to_dict(), "labels": self.found.labels.to_dict(),
             "scores": self.found.scores.to_dict(), "report": str(self.report), "seconds": self.seconds,
         }
@@ -85,8 +88,8 @@ def run_demo(out: str | os.PathLike[str], *, n_pictures: int, seed: int, n_threa
     pictures = generate(n_pictures, FIRST_SEED + seed)
     found = explore(pictures.pixels, n_threads=n_threads, progress=progress)
     findings = check(found, seed, n_threads=n_threads)
-    found.db.report(out, queries=found.queries, labels=found.labels, scores=found.scores, title="What a small network has learned about shapes",
-                    note=_summary(found, findings))
+    found.db.report(out, queries=found.queries, labels=found.labels, scores=found.scores, note=_summary(found, findings),
+                    title="What a small network has learned about shapes")
     result = DemoResult(found, findings, out.resolve(), time.perf_counter() - start)
     print(json_module.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) if json else _text(result))
     return result
@@ -122,36 +125,47 @@ def _searches(found: Exploration) -> str:
 
 
 def _components(found: Exploration) -> str:
-    scores, rows = found.scores[LAYER], []
-    for k in np.flatnonzero(~found.db[LAYER].dead):
-        own = found.labels[LAYER, int(k)]
-        second = own.candidates[1] if len(own.candidates) > 1 else ("", float("nan"))
-        rows.append([int(k), str(own), own.score, second[0], float(scores.clarity[k]), float(scores.polysemanticity[k]), float(scores.redundancy[k])])
-    means = scores.means
-    table = text_table(["component", "label", "cosine", "then", "clarity", "polysem.", "redund."], sorted(rows, key=lambda row: (row[1], -row[2])))
-    return f"{table}\nmeans: " + ", ".join(f"{name} {value:.3f}" for name, value in means.items())
+    scores = found.scores[LAYER]
+    live = [found.labels[LAYER, int(k)] for k in np.flatnonzero(~found.db[LAYER].dead)]
+    rows = [[own.component, str(own), own.score, own.candidates[1][0],
+             *(float(values[own.component]) for values in (scores.clarity, scores.polysemanticity, scores.redundancy))]
+            for own in sorted(live, key=lambda own: (str(own), -own.score))]
+    table = text_table(["component", "label", "cosine", "then", "clarity", "polysem.", "redund."], rows)
+    return f"{table}\nmeans: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.means.items())
 
 
 def _suspicions(found: Exploration) -> str:
-    rows = [[s.description, s.hit.component, s.hit.score, s.label, "yes" if s.confirmed else "no", s.classes[0][0] if s.classes else "-"] for s in found.suspicions]
+    rows = [[s.description, s.hit.component, s.hit.score, s.label, "yes" if s.confirmed else "no", s.classes[0][0]]
+            for s in found.suspicions]
     return text_table(["description", "component", "cosine", "its own label", "agree", "class it fires for"], rows)
 
 
 def _confession(found: Exploration, findings: Findings) -> list[str]:
     """The artefact in words, and the difference between company and cause."""
     suspect, effect = found.artefact, findings.intervention
+    rows = [[f.component, f.label, f.observed, f.paired] for f in effect.followers[:8]]
     return [
-        f"So {suspect.description!r} is to be followed up: component {suspect.hit.component}, class {effect.blamed!r}. Labels are not causes; an experiment is:",
-        f"  the same {effect.n} pictures of other classes, without and with a {suspect.description}: called {effect.blamed!r} {effect.without:.1%} -> "
-        f"{effect.with_it:.1%}.",
-        f"  In pictures like those of training (only the class is marked) {len(effect.seeming)} components separate marked from unmarked "
-        f"(AUROC >= {CLEAR}); put on the same pictures, the mark moves {len(effect.answering)} of them as clearly. The others follow the class.",
+        f"To be followed up: {suspect.description!r}, component {suspect.hit.component}, class {effect.blamed!r}. The experiment:",
+        f"the same {effect.n} pictures of other classes, without and with a {suspect.description}: "
+        f"called {effect.blamed!r} {effect.without:.1%} -> {effect.with_it:.1%}.",
+        "", f"LABELS ARE NOT CAUSES: components that follow the {suspect.description}, as AUROC",
+        text_table(["component", "label", "training-like pictures", "same pictures with / without"], rows), _moral(findings),
     ]
 
 
+def _moral(findings: Findings) -> str:
+    effect = findings.intervention
+    answering = [f for f in effect.followers if f.answers]
+    other = [f for f in answering if f.label != effect.named]
+    return (f"Where only {effect.blamed!r} has the {effect.named}, as in training, {len(effect.followers)} components follow it "
+            f"(AUROC >= {FOLLOWS});\n{len(answering)} answer to the {effect.named} itself, {len(other)} of these with another label. "
+            "What is seen in such data is confounded\nwith the class; only changing the picture or the unit tells.")
+
+
 def _truth(findings: Findings) -> str:
-    rows = [[c.component, ", ".join(f"{name} ({value:.3f})" for name, value in c.truths[:2]), c.label, "right" if c.right else "WRONG"] for c in findings.clear]
-    return text_table(["component", f"answers to (AUROC >= {CLEAR})", "label", ""], sorted(rows, key=lambda row: str(row[2])))
+    rows = [[c.component, ", ".join(f"{name} ({value:.3f})" for name, value in c.truths[:2]), c.label, "right" if c.right else "WRONG"]
+            for c in sorted(findings.clear, key=lambda c: c.label)]
+    return text_table(["component", f"answers to (AUROC >= {CLEAR})", "label", ""], rows)
 
 
 def _summary(found: Exploration, findings: Findings) -> Any:
@@ -161,13 +175,13 @@ def _summary(found: Exploration, findings: Findings) -> Any:
     suspect, effect = found.artefact, findings.intervention
     right = sum(c.right for c in findings.clear)
     lines = [
-        f"A convolutional classifier of shapes ({findings.accuracy:.1%} right on fresh pictures) and {len(found.images)} generated pictures. Texts were "
-        f"compared with the pictures that activate each component most; nobody told the program what the network had learned.",
-        f"Asked for what should not matter ({', '.join(DISTRACTIONS)}), component {suspect.hit.component} answers to “{suspect.description}” "
-        f"(cosine {suspect.hit.score:.2f}) and fires for the class “{effect.blamed}”. Adding one to {effect.n} pictures of other classes changes the share called "
-        f"“{effect.blamed}” from {effect.without:.1%} to {effect.with_it:.1%}: the network uses a shortcut.",
-        f"Labels are not causes: in pictures like those of training {len(effect.seeming)} components seem to detect it, but only {len(effect.answering)} of them answer when "
-        f"it is added to the same pictures. Against the known truth, {right} of {len(findings.clear)} components with one clear attribute have a right label "
+        f"A classifier of shapes ({findings.accuracy:.1%} right on fresh pictures) and {len(found.images)} generated pictures. "
+        "Texts were compared with the pictures that activate each component most; nobody told the program what the network had learned.",
+        f"Asked for what should not matter ({', '.join(DISTRACTIONS)}), component {suspect.hit.component} answers to "
+        f"“{suspect.description}” (cosine {suspect.hit.score:.2f}) and fires for the class “{effect.blamed}”. "
+        f"Adding one to {effect.n} other pictures changes the share called “{effect.blamed}” from {effect.without:.1%} to {effect.with_it:.1%}.",
+        f"Labels are not causes. {_moral(findings)}",
+        f"Against the known truth, {right} of {len(findings.clear)} components with a clear attribute have a right label "
         f"(at least {RIGHT:.0%} asked for).",
     ]
     return Html("</p><p>".join(str(escape(line)) for line in lines))

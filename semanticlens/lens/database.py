@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semanticlens._errors import DataError, LayerNotFoundError, MismatchError
+from semanticlens._errors import DataError, LayerNotFoundError, MismatchError, ModelFileError
 from semanticlens._kernels import resolve_threads
 from semanticlens._version import __version__
 from semanticlens.encoders.protocol import Encoder, check_encoder
@@ -287,8 +287,14 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         if "thumbnails" not in self._arrays or place == len(self.sample_ids) or self.sample_ids[place] != sample_id:
             return None
         begin, end = self._arrays["thumbnail_offsets"][place : place + 2]
-        with Image.open(io.BytesIO(self._arrays["thumbnails"][begin:end].tobytes())) as picture:
-            rgb: Image.Image = picture.convert("RGB")
+        try:
+            with Image.open(io.BytesIO(self._arrays["thumbnails"][begin:end].tobytes())) as picture:
+                rgb: Image.Image = picture.convert("RGB")
+        except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, ...
+            raise ModelFileError(
+                f"the database's copy of picture {sample_id} cannot be read ({type(error).__name__}: {error}); "
+                "the file was damaged, make or copy it again"
+            ) from None
         return rgb
 
     # ------------------------------------------------------------------ asking
