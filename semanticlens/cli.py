@@ -98,13 +98,16 @@ def _complain(text: str, kind: str = "error") -> None:
 
 @contextlib.contextmanager
 def _one_line_warnings() -> Iterator[None]:
-    """Show warnings as messages of the command, without the place in the source."""
+    """Show warnings as messages of the command, without the place in the source; those about the data always."""
+    from semanticlens._errors import ConceptWarning, SkippedDataWarning
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         _complain(str(message), "warning")
 
     with warnings.catch_warnings():
-        warnings.showwarning = show  # type: ignore[assignment]
+        for category in (SkippedDataWarning, ConceptWarning):
+            warnings.simplefilter("always", category)
+        warnings.showwarning = show
         yield
 
 
