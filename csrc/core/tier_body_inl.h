@@ -30,6 +30,8 @@ const sl_tier SL_TIER = {
     .topm_scan = topm_scan,
     .topm_ranks = topm_ranks,
 
+    .topm_scan = topm_scan,
+    .topm_ranks = topm_ranks,
     .pack_runs = pack_runs,
     .copy_strided = copy_strided,
     .map_activate = map_activate,

@@ -8,9 +8,19 @@
 extern PyMethodDef sl_build_methods[];
 extern PyMethodDef sl_cosine_methods[];
 extern PyMethodDef sl_scores_methods[];
+
+static PyMethodDef *const families[] = {
+    sl_build_methods,
+    sl_cosine_methods,
+    sl_scores_methods,
 extern PyMethodDef sl_topm_methods[];
 extern PyMethodDef sl_nn_methods[];
 extern PyMethodDef sl_elementwise_methods[];
+
+static PyMethodDef *const families[] = {
+    sl_build_methods,
+extern PyMethodDef sl_cosine_methods[];
+extern PyMethodDef sl_scores_methods[];
 
 static PyMethodDef *const families[] = {
     sl_build_methods,
