@@ -32,6 +32,8 @@ const sl_tier SL_TIER = {
 
     .topm_scan = topm_scan,
     .topm_ranks = topm_ranks,
+    .topm_range = topm_range,
+    .topm_pivot = topm_pivot,
     .pack_runs = pack_runs,
     .copy_strided = copy_strided,
     .map_activate = map_activate,
