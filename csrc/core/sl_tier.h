@@ -39,7 +39,6 @@ typedef struct {
     int relu;                                     /* 0: none, 1: max(., 0), 2: min(max(., 0), 6) */
     enum { SL_STORE_WHOLE, SL_STORE_EXACT } mode; /* whole vectors may be stored beyond the end of a row, or not */
 } sl_depthwise;
-struct sl_lens_loops; /* sl_lens_private.h */
 
 typedef struct {
     const char *name;
@@ -89,9 +88,6 @@ typedef struct {
     /* rounds * peak_chains * lanes independent multiply-adds without touching memory; returns their sum so that they are not left out. */
     int peak_chains;
     float (*peak_loop)(ptrdiff_t rounds);
-    void (*topm_range)(const float *restrict x, ptrdiff_t n, float *least, float *largest);
-    int (*topm_pivot)(const float *restrict list, ptrdiff_t m, const float *restrict fresh, ptrdiff_t n, float below,
-                      float *pivot);
 } sl_tier;
 
 extern const sl_tier sl_tier_baseline;

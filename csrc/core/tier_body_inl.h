@@ -29,9 +29,6 @@ const sl_tier SL_TIER = {
     .lens = &lens_loops,
     .topm_scan = topm_scan,
     .topm_ranks = topm_ranks,
-
-    .topm_scan = topm_scan,
-    .topm_ranks = topm_ranks,
     .topm_range = topm_range,
     .topm_pivot = topm_pivot,
     .pack_runs = pack_runs,
@@ -50,6 +47,4 @@ const sl_tier SL_TIER = {
     .depthwise = depthwise,
     .peak_chains = SL_PEAK_CHAINS,
     .peak_loop = peak_loop,
-    .topm_range = topm_range,
-    .topm_pivot = topm_pivot,
 };
