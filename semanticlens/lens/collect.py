@@ -193,13 +193,13 @@ class _Run:
         finally:
             if isinstance(batches, Generator):
                 batches.close()
+        if isinstance(self.source, NetworkSource):
+            self.position = self.source.stop
         if not self.seen and not self._skipped():
             raise DataError("the source gave no batches: there are no samples to collect from")
         if not self.seen:
             raise DataError(f"none of the {len(self._skipped())} pictures could be used; the first: {self._skipped()[0]['reason']}")
         self.finished = True
-        if isinstance(self.source, NetworkSource):
-            self.position = self.source.stop
         self._save_what_there_is()
 
     def _take_all(self, batches: Iterator[Any]) -> Iterator[None]:
