@@ -1,9 +1,10 @@
-"""Collecting concept examples: against pooling by hand and sorting, from a network and from batches, shards, class statistics, bad input."""
+"""Collecting concept examples: from a network and from batches, against sorting; shards, class statistics, bad input."""
 
 import os
 import signal
 import threading
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -23,17 +24,32 @@ N, CLASSES = 41, 3
 
 def network(**options):
     rng = np.random.default_rng(0)
-    nodes = [Node("conv", "conv2d", ("input",), {"weight": "w"}, {}), Node("bend", "relu", ("conv",), {}, {}),
-             Node("mean", "mean", ("bend",), {}, {"axes": [2, 3], "keepdims": False}), Node("head", "dense", ("mean",), {"weight": "fc"}, {})]
+    nodes = [
+        Node("conv", "conv2d", ("input",), {"weight": "w"}, {}),
+        Node("bend", "relu", ("conv",), {}, {}),
+        Node("mean", "mean", ("bend",), {}, {"axes": [2, 3], "keepdims": False}),
+        Node("head", "dense", ("mean",), {"weight": "fc"}, {}),
+    ]
     params = {"w": rng.standard_normal((7, 3, 3, 3)).astype(np.float32), "fc": rng.random((4, 7), dtype=np.float32)}
-    return Network(nodes, params, input_shape=(3, 12, 12), name="tiny", aliases={"features.0": "conv"},
-                   preprocess=Preprocess(size=(12, 12), resize="stretch", mean=(0.5,) * 3, std=(0.25,) * 3), **options)
+    return Network(
+        nodes,
+        params,
+        input_shape=(3, 12, 12),
+        name="tiny",
+        aliases={"features.0": "conv"},
+        preprocess=Preprocess(size=(12, 12), resize="stretch", mean=(0.5,) * 3, std=(0.25,) * 3),
+        **options,
+    )
 
 
 def pictures(n=N, labels=True):
     rng = np.random.default_rng(1)
-    return ImageArray(rng.integers(0, 256, (n, 12, 12, 3), dtype=np.uint8), labels=rng.integers(-1, CLASSES, n) if labels else None,
-                      class_names=["ant", "bee", "cat"] if labels else None, name="noise")
+    return ImageArray(
+        rng.integers(0, 256, (n, 12, 12, 3), dtype=np.uint8),
+        labels=rng.integers(-1, CLASSES, n) if labels else None,
+        class_names=["ant", "bee", "cat"] if labels else None,
+        name="noise",
+    )
 
 
 def activations(net, images, layers, batch_size=8):
@@ -68,6 +84,7 @@ def examples(net, images):
 
 # ---------------------------------------------------------------- the result
 
+
 def test_equals_pooling_by_hand_and_sorting(net, images, examples):
     x = np.stack([net.preprocess(image) for image in images])
     for name, a in net.run(x, record=["conv", "bend", "head"]).items():
@@ -76,13 +93,17 @@ def test_equals_pooling_by_hand_and_sorting(net, images, examples):
         np.testing.assert_array_equal(examples[name].ids, ids)
         np.testing.assert_allclose(examples[name].scores, scores, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(examples[name].nan_counts, nan_counts)
-        np.testing.assert_allclose(examples[name].class_scores, twin.class_top(pooled, images.labels, CLASSES, 4), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            examples[name].class_scores, twin.class_top(pooled, images.labels, CLASSES, 4), rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_batches_and_threads_do_not_matter(net, images, examples, batch_size, n_threads):
-    got = sl.collect(net, images, layers=["conv", "bend", "head"], top=6, class_top=4, batch_size=batch_size, n_threads=n_threads)
+    got = sl.collect(
+        net, images, layers=["conv", "bend", "head"], top=6, class_top=4, batch_size=batch_size, n_threads=n_threads
+    )
     same_layers(got, examples)
 
 
@@ -92,7 +113,9 @@ def test_an_iterator_gives_the_same_database(net, images, examples, tmp_path):
     same_layers(got, examples)
     assert got.record["network"] == examples.record["network"]
     assert got.record["data"] == examples.record["data"]
-    arrays_only = sl.collect(activations(net, images, ["head", "conv"]), layers=["conv"], labels=images.labels, top=6, class_top=4)
+    arrays_only = sl.collect(
+        activations(net, images, ["head", "conv"]), layers=["conv"], labels=images.labels, top=6, class_top=4
+    )
     same_layers(arrays_only, {"conv": examples["conv"]})
     assert arrays_only.class_names == ("class 0", "class 1", "class 2")
 
@@ -128,7 +151,11 @@ def test_record_and_texts(net, images, examples):
     assert examples.class_names == ("ant", "bee", "cat")
     assert examples.n_samples == N
     assert "'tiny' on 'noise', 41 samples" in repr(examples)
-    assert repr(examples["conv"]) == "LayerExamples('conv', 7 components (" + f"{examples['conv'].dead.sum()} dead), top 6 of 41 samples, pool auto, 3 classes)"
+    assert (
+        repr(examples["conv"])
+        == "LayerExamples('conv', 7 components ("
+        + f"{examples['conv'].dead.sum()} dead), top 6 of 41 samples, pool auto, 3 classes)"
+    )
     assert "<table" in examples._repr_html_()
     assert "<table" in examples["conv"]._repr_html_()
     data = examples.to_dict()
@@ -204,6 +231,7 @@ def test_warnings_come_once_each():
 
 # ---------------------------------------------------------------- files and merging
 
+
 def test_saved_examples_are_read_back(examples, tmp_path):
     examples.save(tmp_path / "x.examples")
     got = ConceptExamples.load(tmp_path / "x.examples")
@@ -232,22 +260,41 @@ def test_damaged_files_are_refused(examples, tmp_path):
 def test_a_record_that_does_not_fit_its_arrays(examples, tmp_path):
     from semanticlens.lens import examples as module
 
-    arrays = {"conv/ids": np.zeros((2, 3), np.int64), "conv/scores": np.zeros((2, 3), np.float32), "conv/counts": np.full(2, 3), "conv/nan_counts": np.zeros(2, np.int64)}
+    arrays = {
+        "conv/ids": np.zeros((2, 3), np.int64),
+        "conv/scores": np.zeros((2, 3), np.float32),
+        "conv/counts": np.full(2, 3),
+        "conv/nan_counts": np.zeros(2, np.int64),
+    }
     record = {**examples.record, "layers": ["conv"]}
 
     def write(record, **changes):
         chosen = {**arrays, **changes}
         text = module.dump_record(record)
-        sl.io.write_tensors(tmp_path / "x", chosen, {"format": module.FORMAT, "schema": module.SCHEMA, "record": text, "sha256": module.digest(text, chosen)})
+        sl.io.write_tensors(
+            tmp_path / "x",
+            chosen,
+            {"format": module.FORMAT, "schema": module.SCHEMA, "record": text, "sha256": module.digest(text, chosen)},
+        )
         return ConceptExamples.load(tmp_path / "x")
 
     assert list(write(record)) == ["conv"]
-    for wrong in ({**record, "layers": ["conv", "none"]}, {**record, "layers": 3}, {k: v for k, v in record.items() if k != "skipped"},
-                  {**record, "samples": 1}, {**record, "parameters": {}}):
+    for wrong in (
+        {**record, "layers": ["conv", "none"]},
+        {**record, "layers": 3},
+        {k: v for k, v in record.items() if k != "skipped"},
+        {**record, "samples": 1},
+        {**record, "parameters": {}},
+    ):
         with pytest.raises(ModelFileError, match="does not describe its arrays"):
             write(wrong)
-    for changes in ({"conv/ids": np.full((2, 3), -2)}, {"conv/counts": np.zeros(2, np.int64)}, {"conv/scores": np.zeros((2, 3))},
-                    {"conv/ids": np.zeros((3, 3), np.int64)}, {"conv/class_scores": np.zeros((1, 3, 1), np.float32)}):
+    for changes in (
+        {"conv/ids": np.full((2, 3), -2)},
+        {"conv/counts": np.zeros(2, np.int64)},
+        {"conv/scores": np.zeros((2, 3))},
+        {"conv/ids": np.zeros((3, 3), np.int64)},
+        {"conv/class_scores": np.zeros((1, 3, 1), np.float32)},
+    ):
         with pytest.raises(ModelFileError, match="does not describe its arrays"):
             write(record, **changes)
 
@@ -273,23 +320,37 @@ def test_what_cannot_be_merged(net, images):
         return sl.collect(net, images, **{"layers": "conv", "top": 2, "shard": shard, **options})
 
     first = part((0, 20))
-    for other, message in [(part((20, N), top=3), "parameters is .* in one and .* in the other"), (part((20, N), layers="bend"), "layers is"),
-                           (part((20, 41), images=pictures(60)), "data is"), (part((20, N), labels=False), "labels is|parameters is")]:
+    for other, message in [
+        (part((20, N), top=3), "parameters is .* in one and .* in the other"),
+        (part((20, N), layers="bend"), "layers is"),
+        (part((20, 41), images=pictures(60)), "data is"),
+        (part((20, N), labels=False), "labels is|parameters is"),
+    ]:
         with pytest.raises(MismatchError, match=message):
             first.merge(other)
 
 
 # ---------------------------------------------------------------- pooling
 
+
 def test_every_pooling():
     rng = np.random.default_rng(0)
     conv, tokens, flat = (rng.standard_normal(shape).astype(np.float32) for shape in [(2, 5, 3, 4), (2, 6, 5), (2, 5)])
     expected = {
-        "conv_mean": conv.mean((2, 3)), "conv_max": conv.max((2, 3)), "conv_sum": conv.sum((2, 3)), "conv_absmean": np.abs(conv).mean((2, 3)),
+        "conv_mean": conv.mean((2, 3)),
+        "conv_max": conv.max((2, 3)),
+        "conv_sum": conv.sum((2, 3)),
+        "conv_absmean": np.abs(conv).mean((2, 3)),
         "conv_absmax": np.abs(conv).max((2, 3)),
-        "transformer_mean": tokens.mean(1), "transformer_max": tokens.max(1), "transformer_sum": tokens.sum(1),
-        "transformer_absmean": np.abs(tokens).mean(1), "transformer_absmax": np.abs(tokens).max(1),
-        "special_token": tokens[:, 0], "special_token:2": tokens[:, 2], "special_token:-1": tokens[:, -1], "none": flat,
+        "transformer_mean": tokens.mean(1),
+        "transformer_max": tokens.max(1),
+        "transformer_sum": tokens.sum(1),
+        "transformer_absmean": np.abs(tokens).mean(1),
+        "transformer_absmax": np.abs(tokens).max(1),
+        "special_token": tokens[:, 0],
+        "special_token:2": tokens[:, 2],
+        "special_token:-1": tokens[:, -1],
+        "none": flat,
     }
     for name, value in expected.items():
         x = conv if name.startswith("conv") else flat if name == "none" else tokens
@@ -323,19 +384,34 @@ def test_nan_at_one_position_is_nan():
         assert np.isnan(pooling(kind)(x)).tolist() == [[False, True]]
 
 
-@pytest.mark.parametrize(("call", "error", "message"), [
-    (lambda: pooling("median"), ValueError, "pool='median' is unknown; there are auto, mean"),
-    (lambda: pooling("conv_max:1"), ValueError, "takes no token"),
-    (lambda: pooling("conv max"), ValueError, "unknown"),
-    (lambda: pooling(3), TypeError, "pool must be a name or a Pooling, not int"),
-    (lambda: Pooling("special_token", token=4)(np.zeros((1, 4, 2), np.float32)), DataError, "have 4 tokens; there is none at 4"),
-    (lambda: pooling("conv_mean")(np.zeros((1, 4, 2), np.float32)), DataError, r"\(1, 4, 2\), but pool='conv_mean' takes \(B, K, H, W\)"),
-    (lambda: pooling("transformer_max")(np.zeros((1, 4), np.float32)), DataError, r"takes \(B, T, K\)"),
-    (lambda: pooling("none")(np.zeros((1, 4, 2, 2), np.float32)), DataError, r"takes \(B, K\)"),
-    (lambda: pooling("auto")(np.zeros(3, np.float32)), DataError, r"shape \(3,\)"),
-    (lambda: pooling("auto")(np.zeros((2, 3, 0, 4), np.float32)), DataError, "there is nothing to pool"),
-    (lambda: pooling("auto")(np.zeros((2, 3)), layer="a"), TypeError, "activations of layer 'a' must be float32, not float64"),
-])
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: pooling("median"), ValueError, "pool='median' is unknown; there are auto, mean"),
+        (lambda: pooling("conv_max:1"), ValueError, "takes no token"),
+        (lambda: pooling("conv max"), ValueError, "unknown"),
+        (lambda: pooling(3), TypeError, "pool must be a name or a Pooling, not int"),
+        (
+            lambda: Pooling("special_token", token=4)(np.zeros((1, 4, 2), np.float32)),
+            DataError,
+            "have 4 tokens; there is none at 4",
+        ),
+        (
+            lambda: pooling("conv_mean")(np.zeros((1, 4, 2), np.float32)),
+            DataError,
+            r"\(1, 4, 2\), but pool='conv_mean' takes \(B, K, H, W\)",
+        ),
+        (lambda: pooling("transformer_max")(np.zeros((1, 4), np.float32)), DataError, r"takes \(B, T, K\)"),
+        (lambda: pooling("none")(np.zeros((1, 4, 2, 2), np.float32)), DataError, r"takes \(B, K\)"),
+        (lambda: pooling("auto")(np.zeros(3, np.float32)), DataError, r"shape \(3,\)"),
+        (lambda: pooling("auto")(np.zeros((2, 3, 0, 4), np.float32)), DataError, "there is nothing to pool"),
+        (
+            lambda: pooling("auto")(np.zeros((2, 3)), layer="a"),
+            TypeError,
+            "activations of layer 'a' must be float32, not float64",
+        ),
+    ],
+)
 def test_bad_poolings_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
@@ -350,33 +426,57 @@ def test_pool_by_layer(net, images):
 
 # ---------------------------------------------------------------- bad input
 
+
 def batch(ids=(0, 1), values=((1.0, 2.0), (3.0, 4.0)), name="a"):
     return np.array(ids), {name: np.array(values, np.float32)}
 
 
-@pytest.mark.parametrize(("source", "options", "error", "message"), [
-    ([], {}, DataError, "the source gave no batches"),
-    ([batch(ids=(0, 0))], {}, DataError, "sample id 0 comes twice in one batch"),
-    ([batch(), batch(ids=(5, 1))], {}, DataError, "sample id 1 comes twice: ids must be distinct over the whole run"),
-    ([batch(ids=(0, -1))], {}, DataError, "sample id -1 is negative"),
-    ([batch(ids=(0.0, 1.0))], {}, DataError, "whole numbers .* not float64"),
-    ([batch(ids=())], {}, DataError, "at least one"),
-    ([batch(ids=(0, 1, 2))], {}, DataError, "activations of layer 'a' are for 2 samples, but the batch has 3 ids"),
-    ([batch(), batch(ids=(2, 3), values=((1,), (2,)))], {}, DataError, "have 1 components, but 2 in the batches before"),
-    ([batch(), batch(ids=(2, 3), name="b")], {}, LayerNotFoundError, "layer 'a' is not in the batch of activations; nearest: b"),
-    ([batch()], {"layers": ["c"]}, LayerNotFoundError, "layer 'c' is not in the batch"),
-    ([np.zeros((3, 3))], {}, DataError, r"must be a pair \(ids, \{layer: activations\}\)"),
-    ([(np.arange(2), np.zeros((2, 2)))], {}, DataError, "its second part is ndarray"),
-    ([(np.arange(2), {"a": np.zeros((2, 2))})], {}, TypeError, "activations of layer 'a' must be float32, not float64"),
-    ([batch()], {"labels": [0]}, DataError, "sample id 1 has no label: labels has 1 entries"),
-    ([batch()], {"labels": [0.5, 1]}, DataError, "labels must be whole numbers"),
-    ([batch()], {"labels": [-2, 1]}, DataError, "labels must lie between -1"),
-    ([batch()], {"transform": np.asarray}, ValueError, "transform and shard are for a network"),
-    ([batch()], {"pool": {"a": "auto"}}, ValueError, "pool by layer needs layers="),
-    ([batch()], {"pool": {"b": "auto"}, "layers": ["a"]}, LayerNotFoundError, "layer 'b' is not in layers="),
-    ([batch()], {"top": 0}, ValueError, "top=0"),
-    ([batch()], {"record": {"model": 1}}, ValueError, "may have the keys 'network' and 'data' only"),
-])
+@pytest.mark.parametrize(
+    ("source", "options", "error", "message"),
+    [
+        ([], {}, DataError, "the source gave no batches"),
+        ([batch(ids=(0, 0))], {}, DataError, "sample id 0 comes twice in one batch"),
+        (
+            [batch(), batch(ids=(5, 1))],
+            {},
+            DataError,
+            "sample id 1 comes twice: ids must be distinct over the whole run",
+        ),
+        ([batch(ids=(0, -1))], {}, DataError, "sample id -1 is negative"),
+        ([batch(ids=(0.0, 1.0))], {}, DataError, "whole numbers .* not float64"),
+        ([batch(ids=())], {}, DataError, "at least one"),
+        ([batch(ids=(0, 1, 2))], {}, DataError, "activations of layer 'a' are for 2 samples, but the batch has 3 ids"),
+        (
+            [batch(), batch(ids=(2, 3), values=((1,), (2,)))],
+            {},
+            DataError,
+            "have 1 components, but 2 in the batches before",
+        ),
+        (
+            [batch(), batch(ids=(2, 3), name="b")],
+            {},
+            LayerNotFoundError,
+            "layer 'a' is not in the batch of activations; nearest: b",
+        ),
+        ([batch()], {"layers": ["c"]}, LayerNotFoundError, "layer 'c' is not in the batch"),
+        ([np.zeros((3, 3))], {}, DataError, r"must be a pair \(ids, \{layer: activations\}\)"),
+        ([(np.arange(2), np.zeros((2, 2)))], {}, DataError, "its second part is ndarray"),
+        (
+            [(np.arange(2), {"a": np.zeros((2, 2))})],
+            {},
+            TypeError,
+            "activations of layer 'a' must be float32, not float64",
+        ),
+        ([batch()], {"labels": [0]}, DataError, "sample id 1 has no label: labels has 1 entries"),
+        ([batch()], {"labels": [0.5, 1]}, DataError, "labels must be whole numbers"),
+        ([batch()], {"labels": [-2, 1]}, DataError, "labels must lie between -1"),
+        ([batch()], {"transform": np.asarray}, ValueError, "transform and shard are for a network"),
+        ([batch()], {"pool": {"a": "auto"}}, ValueError, "pool by layer needs layers="),
+        ([batch()], {"pool": {"b": "auto"}, "layers": ["a"]}, LayerNotFoundError, "layer 'b' is not in layers="),
+        ([batch()], {"top": 0}, ValueError, "top=0"),
+        ([batch()], {"record": {"model": 1}}, ValueError, "may have the keys 'network' and 'data' only"),
+    ],
+)
 def test_bad_sources_are_named(source, options, error, message):
     with pytest.raises(error, match=message):
         sl.collect(source, **options)
@@ -387,7 +487,7 @@ def test_bad_networks_and_pictures(net, images, tmp_path):
         sl.collect(net, layers="conv")
     with pytest.raises(ValueError, match=r"layers=None: name the layers .* layers=\['head'\]"):
         sl.collect(net, images)
-    with pytest.raises(LayerNotFoundError, match="layer 'cnv' .*nearest: conv"):
+    with pytest.raises(LayerNotFoundError, match=r"layer 'cnv' .*nearest: conv"):
         sl.collect(net, images, layers=["conv", "cnv"])
     with pytest.raises(ValueError, match="named twice"):
         sl.collect(net, images, layers=["conv", "conv"])
@@ -409,10 +509,13 @@ def test_nan_weights_are_counted_and_warned_about(images):
     net = network()
     weights = {"w": net.params["w"].copy(), "fc": net.params["fc"]}
     weights["w"][2] = np.nan
-    net = Network(net.nodes, weights, input_shape=(3, 12, 12), name="broken", preprocess=net.preprocess, allow_nonfinite=True)
-    with pytest.warns(SkippedDataWarning, match="41 in layer 'conv'; look for NaN in the network's weights"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConceptWarning)
+    net = Network(
+        net.nodes, weights, input_shape=(3, 12, 12), name="broken", preprocess=net.preprocess, allow_nonfinite=True
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         got = sl.collect(net, images, layers="conv", top=3)["conv"]
+    assert "41 in layer 'conv'; look for NaN in the network's weights" in str(caught[0].message)
     assert got.nan_counts.tolist() == [0, 0, 41, 0, 0, 0, 0]
     assert got.counts[2] == 0
     assert got.dead[2]
@@ -424,7 +527,7 @@ def test_pictures_that_cannot_be_read(net, tmp_path):
     for i in (3, 7):
         (tmp_path / f"{i:02}.png").write_bytes(b"")
     images = ImageFolder(tmp_path)
-    with pytest.raises(DataError, match="03.png: the file is empty"):
+    with pytest.raises(DataError, match=r"03.png: the file is empty"):
         sl.collect(net, images, layers="conv", top=2)
     with pytest.warns(SkippedDataWarning, match=r"2 pictures were left out, see .skipped; the first: .*03.png"):
         got = sl.collect(net, images, layers="conv", top=2, on_error="skip")
@@ -433,7 +536,7 @@ def test_pictures_that_cannot_be_read(net, tmp_path):
     assert not np.isin([3, 7], got["conv"].ids).any()
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="none of the 12 pictures could be used; the first: .*00.png"):
+    with pytest.raises(DataError, match=r"none of the 12 pictures could be used; the first: .*00.png"):
         sl.collect(net, ImageFolder(tmp_path), layers="conv", on_error="skip")
 
 
@@ -459,23 +562,32 @@ def test_torch_like_tensors_are_taken():
 
 # ---------------------------------------------------------------- interruption
 
+
 def test_an_interrupt_comes_between_batches(net, images, examples, tmp_path):
     """Ctrl-C in the middle of counting a batch: the checkpoint holds whole batches, the next call ends like an undisturbed one."""
-    options = {"layers": ["conv", "bend", "head"], "top": 6, "class_top": 4, "batch_size": 4, "checkpoint": tmp_path / "c"}
+    options = {
+        "layers": ["conv", "bend", "head"],
+        "top": 6,
+        "class_top": 4,
+        "batch_size": 4,
+        "checkpoint": tmp_path / "c",
+    }
     from semanticlens._kernels.collect import TopM
+
     update, calls = TopM.update, []
 
     def interrupted(self, *args, **kwargs):
         update(self, *args, **kwargs)
         calls.append(1)
-        if len(calls) == 8:                           # the second layer of the third batch
+        if len(calls) == 8:  # the second layer of the third batch
             os.kill(os.getpid(), signal.SIGINT)
 
     assert threading.current_thread() is threading.main_thread()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TopM, "update", interrupted)
-        sl.collect(net, images, **options)
-    assert len(calls) == 9                            # all layers of that batch were counted
+        with pytest.raises(KeyboardInterrupt):
+            sl.collect(net, images, **options)
+    assert len(calls) == 9  # all layers of that batch were counted
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     got = sl.collect(net, images, **options)
     same_layers(got, sl.collect(net, images, **{**options, "checkpoint": None}))
@@ -493,7 +605,7 @@ def test_id_sets():
         assert ids.contains(np.arange(-1, 201)).tolist() == [i in expected for i in range(-1, 201)]
         assert IdSet(ids.intervals).intervals == ids.intervals
     intervals = ids.intervals
-    assert all(a[1] < b[0] for a, b in zip(intervals, intervals[1:], strict=False))
+    assert all(a[1] < b[0] for a, b in pairwise(intervals))
     assert IdSet([(0, 5)]).isdisjoint(IdSet([(5, 9)]))
     assert not IdSet([(0, 5)]).isdisjoint(IdSet([(4, 9)]))
     assert IdSet([(0, 5)]).union(IdSet([(5, 9)])).intervals == [[0, 9]]
