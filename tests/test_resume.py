@@ -221,6 +221,26 @@ def test_an_error_of_the_source_leaves_a_checkpoint(tmp_path):
     assert saved(got, tmp_path / "x") == saved(sl.collect(batches(), top=4), tmp_path / "y")
 
 
+def test_a_half_counted_batch_is_never_saved(tmp_path):
+    """Any other way out of the middle of a batch (a signal handler of the caller, say): the checkpoint before it stays."""
+    from semanticlens._kernels.collect import TopM
+
+    update, calls = TopM.update, []
+
+    def failing(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 6:  # the second layer of the third batch
+            raise SystemExit(143)
+        update(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TopM, "update", failing)
+        with pytest.raises(SystemExit):
+            sl.collect(batches(), top=4, checkpoint=tmp_path / "c", checkpoint_every=0)
+    got = sl.collect(batches(), top=4, checkpoint=tmp_path / "c")
+    assert saved(got, tmp_path / "x") == saved(sl.collect(batches(), top=4), tmp_path / "y")
+
+
 def test_an_unreadable_picture_is_mended_by_skipping(tmp_path, small):
     """The run fails at a bad picture with what it had; the same call with on_error="skip" goes on from there."""
     net, images, folder = small

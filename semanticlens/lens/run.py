@@ -96,7 +96,8 @@ class Run:
         self.skipped: list[dict[str, Any]] = []
         self.position = source.start if isinstance(source, NetworkSource) else 0
         self.finished = False
-        self.unwritable = False  # the last checkpoint could not be written
+        self.whole = True  # no batch is half counted
+        self.unwritable = False  # a checkpoint could not be written
 
     def go(self, progress: bool) -> None:
         """Go through the source, or through what a checkpoint leaves of it."""
@@ -158,6 +159,7 @@ class Run:
             if name not in self.layers:
                 self.layers[name] = LayerState(self.plan, name, values.shape[1])
         with _interrupt_deferred():
+            self.whole = False
             if pooled:
                 for name, values in pooled.items():
                     layer, chosen = self.layers[name], values if fresh.all() else values[fresh]
@@ -169,6 +171,7 @@ class Run:
             if isinstance(self.source, NetworkSource):
                 start, size = self.source.start, self.source.batch_size
                 self.position = min(self.source.stop, start + ((int(ids[-1]) - start) // size + 1) * size)
+            self.whole = True
         return len(ids)
 
     def _pooled(self, name: str, ids: NDArray[np.int64], activations: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -211,13 +214,15 @@ class Run:
             "skipped": self._skipped(),
             "layers": [[name, layer.n_components] for name, layer in self.layers.items()],
         }
-        self.unwritable = True
-        checkpoints.write(self.checkpoint, self.made_of, state, arrays)
-        self.unwritable = False
+        try:
+            checkpoints.write(self.checkpoint, self.made_of, state, arrays)
+        except OSError:
+            self.unwritable = True
+            raise
 
     def _save_what_there_is(self) -> None:
         """At the end, or on the way out of an error: the result, or the error, matters more than a checkpoint that cannot be written."""
-        if not self.seen or self.unwritable:
+        if not self.seen or self.unwritable or not self.whole:
             return
         try:
             self._save()
