@@ -126,7 +126,7 @@ def test_a_wrong_import_would_be_seen(tmp_path: Path, monkeypatch: pytest.Monkey
 
 CSRC = ROOT / "csrc"
 LIBC = {"assert.h", "float.h", "inttypes.h", "limits.h", "math.h", "omp.h", "pthread.h", "stdalign.h", "stdatomic.h", "stdbool.h",
-        "stddef.h", "stdint.h", "stdlib.h", "string.h"}
+        "stddef.h", "stdint.h", "stdlib.h", "string.h", "time.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
 
