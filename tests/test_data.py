@@ -41,6 +41,7 @@ def folder(tmp_path):
 
 # ---------------------------------------------------------------- decoding
 
+
 def test_png_is_decoded_exactly():
     image = picture(1)
     assert np.array_equal(np.asarray(decode(encoded(image), "x")), np.asarray(image))
@@ -49,7 +50,7 @@ def test_png_is_decoded_exactly():
 def test_exif_orientation_is_applied():
     image = picture(2, (8, 4))
     exif = Image.Exif()
-    exif[0x0112] = 6                                  # rotate by 90 degrees
+    exif[0x0112] = 6  # rotate by 90 degrees
     got = decode(encoded(image, "PNG", exif=exif), "x")
     assert got.size == (4, 8)
     assert np.array_equal(np.asarray(got), np.rot90(np.asarray(image), -1))
@@ -100,21 +101,30 @@ def test_float_pictures_are_refused():
 
 def _png(width, height):
     """A PNG that claims a size and holds a few bytes."""
+
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(b"\0" * 64))
-            + chunk(b"IEND", b""))
+
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b"\0" * 64))
+        + chunk(b"IEND", b"")
+    )
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", r"name.png: the file is empty \(0 bytes\); remove or repair it, or pass on_error='skip'"),
-    (b"not a picture", "name.png: cannot be read as a picture"),
-    (encoded(picture(0, (64, 64)))[:700], "name.png: cannot be read as a picture"),
-    (encoded(picture(0, (64, 64)), "JPEG")[:300], "name.png: cannot be read as a picture"),
-    (_png(0, 4), "name.png: cannot be read as a picture"),
-    (_png(20, 4), "name.png: cannot be read as a picture"),
-    (_png(100_000, 100_000), r"name.png: .*decompression bomb.* raise PIL.Image.MAX_IMAGE_PIXELS \(now [\d,]+\)"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"name.png: the file is empty \(0 bytes\); remove or repair it, or pass on_error='skip'"),
+        (b"not a picture", "name.png: cannot be read as a picture"),
+        (encoded(picture(0, (64, 64)))[:700], "name.png: cannot be read as a picture"),
+        (encoded(picture(0, (64, 64)), "JPEG")[:300], "name.png: cannot be read as a picture"),
+        (_png(0, 4), "name.png: cannot be read as a picture"),
+        (_png(20, 4), "name.png: cannot be read as a picture"),
+        (_png(100_000, 100_000), r"name.png: .*decompression bomb.* raise PIL.Image.MAX_IMAGE_PIXELS \(now [\d,]+\)"),
+    ],
+)
 def test_bad_pictures_are_named(content, message):
     with pytest.raises(DataError, match=message):
         decode(content, "name.png")
@@ -129,13 +139,14 @@ def test_bit_flips_never_escape_as_another_error():
             damaged[at] ^= 1 << int(rng.integers(8))
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")       # Pillow's remarks on odd metadata
+                warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
                 assert decode(bytes(damaged), "x").mode == "RGB"
         except DataError:
             pass
 
 
 # ---------------------------------------------------------------- folder, archive, array
+
 
 def test_folder_is_recursive_sorted_and_lazy(folder):
     images = ImageFolder(folder)
@@ -193,13 +204,13 @@ def test_folders_that_cannot_be_used(tmp_path, folder):
     with pytest.raises(DataError, match=r"two.png: cannot be read \(No such file or directory\)"):
         images[2]
     os.mkfifo(folder / "b/two.png")
-    with pytest.raises(DataError, match="two.png: not a regular file"):
+    with pytest.raises(DataError, match=r"two.png: not a regular file"):
         images[2]
 
 
 def archive(path, entries, **options):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")               # zipfile's remark on repeated names
+        warnings.simplefilter("ignore")  # zipfile's remark on repeated names
         with zipfile.ZipFile(path, "w", **options) as file:
             for name, content in entries:
                 file.writestr(name, content)
@@ -208,35 +219,42 @@ def archive(path, entries, **options):
 
 def test_archive_equals_folder(tmp_path, folder):
     names = ["b/two.png", "a/one.JPG", "a/deep/er.png"]
-    path = archive(tmp_path / "photos.zip", [*((name, (folder / name).read_bytes()) for name in names), ("a/", b""), ("__MACOSX/x.png", b"")])
+    path = archive(
+        tmp_path / "photos.zip",
+        [*((name, (folder / name).read_bytes()) for name in names), ("a/", b""), ("__MACOSX/x.png", b"")],
+    )
     with ImageArchive(path, labels="folders") as images:
         assert images.names == sorted(names)
         assert images.labels.tolist() == [0, 0, 1]
         assert images.fingerprint == ImageFolder(folder).fingerprint
         assert np.array_equal(np.asarray(images[0]), np.asarray(ImageFolder(folder)[0]))
-    with pytest.raises(DataError, match="photos.zip is not a folder.*ImageArchive"):
+    with pytest.raises(DataError, match=r"photos.zip is not a folder.*ImageArchive"):
         ImageFolder(path)
 
 
 def test_archive_is_read_by_many_threads(tmp_path):
-    path = archive(tmp_path / "x.zip", [(f"{i:03}.png", encoded(picture(i))) for i in range(60)], compression=zipfile.ZIP_DEFLATED)
+    path = archive(
+        tmp_path / "x.zip", [(f"{i:03}.png", encoded(picture(i))) for i in range(60)], compression=zipfile.ZIP_DEFLATED
+    )
     with ImageArchive(path) as images:
         got = [x for _, x in batches(images, to_chw, batch_size=7, workers=4)]
     assert np.array_equal(np.concatenate(got)[59], to_chw(picture(59)))
 
 
 def test_hostile_archives(tmp_path):
-    with pytest.raises(DataError, match="absent.zip: cannot be read"):
+    with pytest.raises(DataError, match=r"absent.zip: cannot be read"):
         ImageArchive(tmp_path / "absent.zip")
     (tmp_path / "plain.zip").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(DataError, match="plain.zip: not a zip archive, or damaged"):
+    with pytest.raises(DataError, match=r"plain.zip: not a zip archive, or damaged"):
         ImageArchive(tmp_path / "plain.zip")
     with pytest.raises(DataError, match="there is no picture in"):
         ImageArchive(archive(tmp_path / "empty.zip", [("readme.txt", b"")]))
-    with pytest.raises(DataError, match="'a.png' occurs twice"):
+    with pytest.raises(DataError, match=r"'a.png' occurs twice"):
         ImageArchive(archive(tmp_path / "twice.zip", [("a.png", b"1"), ("a.png", b"2")]))
-    outside = ImageArchive(archive(tmp_path / "outside.zip", [("../../evil.png", encoded(picture())), ("/abs.png", encoded(picture()))]))
-    assert outside[0].size == (8, 6)                  # a name is only a name: nothing is extracted
+    outside = ImageArchive(
+        archive(tmp_path / "outside.zip", [("../../evil.png", encoded(picture())), ("/abs.png", encoded(picture()))])
+    )
+    assert outside[0].size == (8, 6)  # a name is only a name: nothing is extracted
     assert not (tmp_path.parent.parent / "evil.png").exists()
     outside.close()
 
@@ -245,15 +263,17 @@ def test_archive_entries_that_lie(tmp_path):
     path = archive(tmp_path / "x.zip", [("a.png", encoded(picture())), ("b.png", encoded(picture(1)))])
     whole = path.read_bytes()
     central = whole.index(b"PK\x01\x02")
-    for offset, value, message in [(8, struct.pack("<H", 1), "'a.png' is encrypted"),
-                                   (24, struct.pack("<I", 0xFFFFFFF0), "claims 4,294,967,280 bytes, more than a picture may have")]:
+    for offset, value, message in [
+        (8, struct.pack("<H", 1), "'a.png' is encrypted"),
+        (24, struct.pack("<I", 0xFFFFFFF0), "claims 4,294,967,280 bytes, more than a picture may have"),
+    ]:
         damaged = bytearray(whole)
         damaged[central + offset : central + offset + len(value)] = value
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=message):
             ImageArchive(path)
     damaged = bytearray(whole)
-    damaged[60] ^= 255                                # in the data: the checksum does not fit
+    damaged[60] ^= 255  # in the data: the checksum does not fit
     path.write_bytes(damaged)
     with ImageArchive(path) as images, pytest.raises(DataError, match=r"a.png: the entry is damaged"):
         images[0]
@@ -270,26 +290,39 @@ def test_array():
     assert images.class_names == ("x", "y")
     assert images.labels.tolist() == [0, 1, -1, 1, 0]
     assert repr(images) == "ImageArray('five', 5 pictures, 2 classes)"
-    assert ImageArray(pixels).fingerprint == ImageArray(np.asfortranarray(pixels)).fingerprint != ImageArray(pixels[::-1]).fingerprint
+    assert (
+        ImageArray(pixels).fingerprint
+        == ImageArray(np.asfortranarray(pixels)).fingerprint
+        != ImageArray(pixels[::-1]).fingerprint
+    )
     grey = ImageArray(pixels[..., 0])
     assert grey[0].mode == "RGB"
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: ImageArray(np.zeros((2, 4, 4, 3))), r"images must be uint8 \(0 to 255\), not float64"),
-    (lambda: ImageArray(np.zeros((2, 3, 4, 4), np.uint8)), r"not \(2, 3, 4, 4\); move the colour axis last"),
-    (lambda: ImageArray(np.zeros((4, 4), np.uint8)), r"not \(4, 4\)"),
-    (lambda: ImageArray(np.zeros((0, 4, 4, 3), np.uint8)), "there is no pixel in it"),
-    (lambda: ImageArray(np.zeros((2, 4, 4, 3), np.uint8), labels=[1]), "labels must be 2 whole numbers"),
-    (lambda: ImageArray(np.zeros((2, 4, 4, 3), np.uint8), labels=[0.0, 1.0]), "labels must be 2 whole numbers, one per picture, not float64"),
-    (lambda: ImageArray(np.zeros((2, 4, 4, 3), np.uint8), labels=[0, -2]), "labels must lie between -1"),
-    (lambda: ImageArray(np.zeros((2, 4, 4, 3), np.uint8), labels=[0, 2], class_names=["a", "b"]), "the last of class_names; found 0 to 2"),
-    (lambda: ImageArray(np.zeros((2, 4, 4, 3), np.uint8), class_names=["a"]), "class_names without labels"),
-    (lambda: array(3).subset([]), "indices is empty"),
-    (lambda: array(3).subset([0, 0]), "an index occurs twice"),
-    (lambda: array(3).subset([0, -3]), "an index occurs twice"),
-    (lambda: array(3).subset([0.5]), "indices must be a list of whole numbers"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ImageArray(np.zeros((2, 4, 4, 3))), r"images must be uint8 \(0 to 255\), not float64"),
+        (lambda: ImageArray(np.zeros((2, 3, 4, 4), np.uint8)), r"not \(2, 3, 4, 4\); move the colour axis last"),
+        (lambda: ImageArray(np.zeros((4, 4), np.uint8)), r"not \(4, 4\)"),
+        (lambda: ImageArray(np.zeros((0, 4, 4, 3), np.uint8)), "there is no pixel in it"),
+        (lambda: ImageArray(np.zeros((2, 4, 4, 3), np.uint8), labels=[1]), "labels must be 2 whole numbers"),
+        (
+            lambda: ImageArray(np.zeros((2, 4, 4, 3), np.uint8), labels=[0.0, 1.0]),
+            "labels must be 2 whole numbers, one per picture, not float64",
+        ),
+        (lambda: ImageArray(np.zeros((2, 4, 4, 3), np.uint8), labels=[0, -2]), "labels must lie between -1"),
+        (
+            lambda: ImageArray(np.zeros((2, 4, 4, 3), np.uint8), labels=[0, 2], class_names=["a", "b"]),
+            "the last of class_names; found 0 to 2",
+        ),
+        (lambda: ImageArray(np.zeros((2, 4, 4, 3), np.uint8), class_names=["a"]), "class_names without labels"),
+        (lambda: array(3).subset([]), "indices is empty"),
+        (lambda: array(3).subset([0, 0]), "an index occurs twice"),
+        (lambda: array(3).subset([0, -3]), "an index occurs twice"),
+        (lambda: array(3).subset([0.5]), "indices must be a list of whole numbers"),
+    ],
+)
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(DataError, match=message):
         call()
@@ -311,6 +344,7 @@ def test_subset(folder):
 
 
 # ---------------------------------------------------------------- batches
+
 
 def to_chw(image):
     return np.asarray(image, np.float32).transpose(2, 0, 1)
@@ -350,19 +384,29 @@ def test_transforms_that_cannot_be_used():
     with pytest.raises(DataError, match="picture 0 of array has values that are not finite"):
         list(batches(images, lambda image: to_chw(image) * np.float32(np.nan), batch_size=2))
     sizes = iter([5, 5, 5, 4])
-    with pytest.raises(DataError, match=r"picture 3 of array is \(3, 4, 5\) after the transform, but those before it are \(3, 5, 5\)"):
+    with pytest.raises(
+        DataError, match=r"picture 3 of array is \(3, 4, 5\) after the transform, but those before it are \(3, 5, 5\)"
+    ):
         list(batches(images, lambda image: to_chw(image)[:, : next(sizes)], batch_size=2, workers=0))
 
     def broken(_image):
         raise ZeroDivisionError("mine")
-    with pytest.raises(ZeroDivisionError, match="mine"):       # a fault of the transform is not a fault of the picture
+
+    with pytest.raises(ZeroDivisionError, match="mine"):  # a fault of the transform is not a fault of the picture
         list(batches(images, broken, batch_size=2, on_error="skip"))
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"batch_size": 0}, "batch_size=0"), ({"workers": -1}, "workers=-1"), ({"on_error": "ignore"}, "on_error='ignore'"),
-    ({"start": 5}, "start=5, stop=4"), ({"stop": 9}, "start=0, stop=9"), ({"start": -1}, "start=-1"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"workers": -1}, "workers=-1"),
+        ({"on_error": "ignore"}, "on_error='ignore'"),
+        ({"start": 5}, "start=5, stop=4"),
+        ({"stop": 9}, "start=0, stop=9"),
+        ({"start": -1}, "start=-1"),
+    ],
+)
 def test_bad_batch_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         batches(array(4), to_chw, **{"batch_size": 2, **options})
