@@ -138,17 +138,6 @@ def test_merge_twin():
     assert_result(best, scores, kept, np.isnan(values).sum(0))
 
 
-def test_a_replayed_batch_changes_no_list():
-    values, ids = random_values(90, 5, seed=3, levels=2)
-    best = stream(values, ids, 20)
-    before = best.scores.copy(), best.ids.copy()
-    best.update(values[10:60], ids[10:60])
-    best.update(values[::-1], ids[::-1])
-    best.merge(*before, np.zeros(5, np.int64))
-    np.testing.assert_array_equal(best.scores, before[0])
-    np.testing.assert_array_equal(best.ids, before[1])
-
-
 @pytest.mark.parametrize("n_threads", [2, 3, 8])
 def test_bitwise_equal_for_every_thread_count(n_threads):
     values, ids = random_values(600, 2100, seed=4, levels=50)

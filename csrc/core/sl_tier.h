@@ -17,6 +17,8 @@ typedef struct {
     sl_activation activation;
 } sl_epilogue;
 
+struct sl_lens_loops; /* sl_lens_private.h */
+
 /* Neighbouring columns of a panel of B that are neighbours in memory too. */
 typedef struct {
     const float *source;
@@ -50,10 +52,15 @@ typedef struct {
     void (*pack_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
     void (*pack_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
 
+    const struct sl_lens_loops *lens; /* scores, cosines, labels */
+
     /* Streaming selection; see tier_topm_inl.h. */
     ptrdiff_t (*topm_scan)(const float *restrict values, const float *restrict limits, ptrdiff_t n,
                            int32_t *restrict hits);
     void (*topm_ranks)(float *restrict scores, ptrdiff_t n, int32_t *restrict ranks);
+    void (*topm_range)(const float *restrict x, ptrdiff_t n, float *least, float *largest);
+    int (*topm_pivot)(const float *restrict list, ptrdiff_t m, const float *restrict fresh, ptrdiff_t n, float below,
+                      float *pivot);
 
     /* dst [k][nr]: row p, columns of run r = runs[r].source + offsets[p]; reads and writes up to lanes - 1 floats behind. */
     void (*pack_runs)(const sl_run *runs, ptrdiff_t n_runs, const ptrdiff_t *offsets, ptrdiff_t k, float *dst);

@@ -1,8 +1,8 @@
 /* Streaming selection.  Contract: sl_topm.h.
  *
  * A value is compared once with its component's limit (vectorised, per instruction set).  What passes is appended to a short list of candidates:
- * one store, no read of the component's list.  Only when that is full are the candidates sorted and merged, so that lists of hundreds of bytes
- * per component are touched once per SL_TOPM_PENDING candidates, not once per candidate. */
+ * one store, no read of the component's list.  Only when that is (nearly) full does a selection decide which stay, so that lists of hundreds of
+ * bytes per component are touched once per SL_TOPM_PENDING candidates, not once per candidate; they are sorted when results are read. */
 #include "sl/sl_topm.h"
 
 #include <float.h>
@@ -13,11 +13,12 @@
 #include "sl_tier.h"
 
 enum {
+    RANKED = 128,        /* lists up to this length are sorted by ranks */
     TILE = 1024,         /* components per block of work: limits and hits of a block stay in the first-level cache */
     SERIAL = 1 << 19,    /* values below which threads cost more than they bring */
     SERIAL_FLUSH = 1024, /* components, likewise */
 };
-_Static_assert(SL_TOPM_PENDING % 16 == 0, "ranks are computed on whole vectors");
+_Static_assert(RANKED % 16 == 0, "ranks are computed on whole vectors");
 _Static_assert(sizeof(sl_candidate) == 16, "the glue hands candidates over as pairs of 64-bit words");
 
 /* Is (score, id) before (other, other_id)? */
@@ -40,115 +41,161 @@ reject_up_to(const sl_topm *s, ptrdiff_t k, int64_t smallest_id)
     return s->limit_ids[k] < smallest_id ? s->limits[k] : next_below(s->limits[k]);
 }
 
+/* Index of the last entry in the order of a list of n >= 1 entries. */
+static ptrdiff_t
+worst(const float *restrict scores, const int64_t *restrict ids, ptrdiff_t n)
+{
+    ptrdiff_t at = -1;
+    float least, largest;
+
+    sl_tier_get()->topm_range(scores, n, &least, &largest);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        if (scores[i] == least && (at < 0 || ids[i] > ids[at])) {
+            at = i;
+        }
+    }
+    return at;
+}
+
 static void
 set_limit(const sl_topm *s, ptrdiff_t k)
 {
-    const int full = s->counts[k] == s->m;
-
-    s->limits[k] = full ? s->scores[k * s->m + s->m - 1] : s->positive_only ? 0.0F : -INFINITY;
-    s->limit_ids[k] = full ? s->ids[k * s->m + s->m - 1] : -1;
+    if (s->counts[k] < s->m) {
+        s->limits[k] = s->positive_only ? 0.0F : -INFINITY;
+        s->limit_ids[k] = -1;
+    } else {
+        const ptrdiff_t last = k * s->m + worst(s->scores + k * s->m, s->ids + k * s->m, s->m);
+        s->limits[k] = s->scores[last];
+        s->limit_ids[k] = s->ids[last];
+    }
 }
 
-/* Sorts n candidates by insertion and drops repeated pairs; for ids that do not ascend.  Returns how many remain. */
-static ptrdiff_t
-sort_any(const sl_candidate *restrict in, ptrdiff_t n, float *restrict score, int64_t *restrict id)
+/* Puts the best m of a full list (m) and n candidates into the list, in no order.  `fresh` are the candidates' scores. */
+static void
+select_best(float *restrict list, int64_t *restrict ids, ptrdiff_t m, const sl_candidate *restrict candidates,
+            const float *restrict fresh, ptrdiff_t n, float below)
 {
-    ptrdiff_t used = 0;
+    float pivot;
+    ptrdiff_t free_slot = 0;
 
-    for (ptrdiff_t i = 0; i < n; i++) {
-        ptrdiff_t at = used;
-        while (at > 0 && before(in[i].score, in[i].id, score[at - 1], id[at - 1])) {
-            at--;
+    if (sl_tier_get()->topm_pivot(list, m, fresh, n, below, &pivot)) {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            if (fresh[i] > pivot) { /* as many as the list has at or below it */
+                while (list[free_slot] > pivot) {
+                    free_slot++;
+                }
+                list[free_slot] = fresh[i];
+                ids[free_slot++] = candidates[i].id;
+            }
         }
-        if (at > 0 && score[at - 1] == in[i].score && id[at - 1] == in[i].id) {
-            continue;
+        return;
+    }
+    for (ptrdiff_t i = 0; i < n; i++) { /* equal scores at the limit: one by one */
+        const ptrdiff_t last = worst(list, ids, m);
+        if (before(fresh[i], candidates[i].id, list[last], ids[last])) {
+            list[last] = fresh[i];
+            ids[last] = candidates[i].id;
         }
-        memmove(score + at + 1, score + at, (size_t)(used - at) * sizeof *score);
-        memmove(id + at + 1, id + at, (size_t)(used - at) * sizeof *id);
-        score[at] = in[i].score;
-        id[at] = in[i].id;
-        used++;
     }
-    return used;
-}
-
-/* The candidates in order; the usual case, ids ascending, needs no comparison of ids.  Returns how many remain. */
-static ptrdiff_t
-sort_candidates(const sl_candidate *restrict in, ptrdiff_t n, float *restrict score, int64_t *restrict id)
-{
-    float unsorted[SL_TOPM_PENDING];
-    int32_t rank[SL_TOPM_PENDING];
-    int ascending = 1;
-
-    for (ptrdiff_t i = 0; i < n; i++) {
-        unsorted[i] = in[i].score;
-        ascending &= i == 0 || in[i - 1].id < in[i].id;
-    }
-    if (!ascending) {
-        return sort_any(in, n, score, id);
-    }
-    sl_tier_get()->topm_ranks(unsorted, n, rank);
-    for (ptrdiff_t i = 0; i < n; i++) {
-        score[rank[i]] = in[i].score;
-        id[rank[i]] = in[i].id;
-    }
-    return n;
-}
-
-/* First index in [low, n) of the list whose entry is not before (score, id). */
-static inline ptrdiff_t
-position(const float *restrict scores, const int64_t *restrict ids, ptrdiff_t low, ptrdiff_t n, float score, int64_t id)
-{
-    for (ptrdiff_t size = n - low; size > 0;) { /* a conditional move instead of a branch that cannot be predicted */
-        const ptrdiff_t half = (size + 1) / 2;
-        low = scores[low + half - 1] > score ? low + half : low;
-        size -= half;
-    }
-    while (low < n && scores[low] == score && ids[low] < id) {
-        low++;
-    }
-    return low;
 }
 
 /* Merges the pending candidates of component k into its list. */
 static void
-flush_one(const sl_topm *s, ptrdiff_t k)
+take_pending(const sl_topm *s, ptrdiff_t k)
 {
     float *restrict list = s->scores + k * s->m;
-    int64_t *restrict list_ids = s->ids + k * s->m;
-    const ptrdiff_t count = (ptrdiff_t)s->counts[k];
-    float score[SL_TOPM_PENDING];
-    int64_t id[SL_TOPM_PENDING];
-    ptrdiff_t at[SL_TOPM_PENDING]; /* where in the old list each goes */
-    ptrdiff_t used = 0, low = 0, end;
-    const ptrdiff_t n = sort_candidates(s->pending + k * SL_TOPM_PENDING, s->pending_counts[k], score, id);
+    int64_t *restrict ids = s->ids + k * s->m;
+    const sl_candidate *restrict candidates = s->pending + k * SL_TOPM_PENDING;
+    float fresh[SL_TOPM_PENDING];
+    ptrdiff_t n = s->pending_counts[k], count = (ptrdiff_t)s->counts[k];
 
-    for (ptrdiff_t i = 0; i < n; i++) {
-        low = position(list, list_ids, low, count, score[i], id[i]);
-        if (low + used >= s->m) {
-            break;
-        }
-        if (low < count && list[low] == score[i] && list_ids[low] == id[i]) {
-            continue;
-        }
-        score[used] = score[i];
-        id[used] = id[i];
-        at[used] = low;
-        used++;
+    for (; count < s->m && n > 0; count++, n--, candidates++) {
+        list[count] = candidates->score;
+        ids[count] = candidates->id;
     }
-    end = (count + used < s->m ? count + used : s->m) - used; /* old entries that stay */
-    s->counts[k] = end + used;
-    for (ptrdiff_t i = used - 1; i >= 0; i--) {
-        for (ptrdiff_t j = end - 1; j >= at[i]; j--) {
-            list[j + i + 1] = list[j];
-            list_ids[j + i + 1] = list_ids[j];
+    s->counts[k] = count;
+    if (n > 0) {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            fresh[i] = candidates[i].score;
         }
-        list[at[i] + i] = score[i];
-        list_ids[at[i] + i] = id[i];
-        end = at[i];
+        select_best(list, ids, s->m, candidates, fresh, n, next_below(s->limits[k]));
     }
     s->pending_counts[k] = 0;
     set_limit(s, k);
+}
+
+static int
+is_sorted(const float *restrict scores, const int64_t *restrict ids, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 1; i < n; i++) {
+        if (!before(scores[i - 1], ids[i - 1], scores[i], ids[i])) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Shell sort of a list from distance `gap` on; with gap = 1 an insertion sort, for what is nearly in order. */
+static void
+sort_from_gap(float *restrict scores, int64_t *restrict ids, ptrdiff_t n, ptrdiff_t gap)
+{
+    for (; gap > 0; gap = gap == 2 ? 1 : gap * 5 / 11) {
+        for (ptrdiff_t i = gap; i < n; i++) {
+            const float score = scores[i];
+            const int64_t id = ids[i];
+            ptrdiff_t at = i;
+            for (; at >= gap && before(score, id, scores[at - gap], ids[at - gap]); at -= gap) {
+                scores[at] = scores[at - gap];
+                ids[at] = ids[at - gap];
+            }
+            scores[at] = score;
+            ids[at] = id;
+        }
+    }
+}
+
+/* Brings the list of component k into order. */
+static void
+sort_list(const sl_topm *s, ptrdiff_t k)
+{
+    float *restrict scores = s->scores + k * s->m;
+    int64_t *restrict ids = s->ids + k * s->m;
+    const ptrdiff_t n = (ptrdiff_t)s->counts[k];
+    float old_scores[RANKED];
+    int64_t old_ids[RANKED];
+    int32_t rank[RANKED];
+
+    if (is_sorted(scores, ids, n)) {
+        return;
+    }
+    if (n > RANKED) {
+        sort_from_gap(scores, ids, n, n / 2);
+        return;
+    }
+    memcpy(old_scores, scores, (size_t)n * sizeof *scores);
+    memcpy(old_ids, ids, (size_t)n * sizeof *ids);
+    sl_tier_get()->topm_ranks(old_scores, n, rank);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        scores[rank[i]] = old_scores[i];
+        ids[rank[i]] = old_ids[i];
+    }
+    sort_from_gap(scores, ids, n, 1); /* equal scores by id */
+}
+
+static void
+finish_one(const sl_topm *s, ptrdiff_t k)
+{
+    if (s->pending_counts[k] > 0) {
+        take_pending(s, k);
+    }
+    sort_list(s, k);
+}
+
+/* Candidates to collect before they are merged: not many more than the list is long, or the limit lags behind. */
+static inline int32_t
+capacity(const sl_topm *s)
+{
+    return s->m < 16 ? 16 : s->m < SL_TOPM_PENDING ? (int32_t)s->m : SL_TOPM_PENDING;
 }
 
 /* Offers a value that passed the first compare; returns 1 if the limit of component k may have changed. */
@@ -167,11 +214,42 @@ offer(const sl_topm *s, ptrdiff_t k, float score, int64_t id)
     candidate = s->pending + k * SL_TOPM_PENDING + s->pending_counts[k];
     candidate->score = score;
     candidate->id = id;
-    if (++s->pending_counts[k] < SL_TOPM_PENDING) {
+    if (++s->pending_counts[k] < capacity(s)) {
         return 0;
     }
-    flush_one(s, k);
+    take_pending(s, k);
     return 1;
+}
+
+static inline void
+fetch(const void *data, ptrdiff_t bytes)
+{
+    for (ptrdiff_t offset = 0; offset < bytes; offset += 64) {
+        __builtin_prefetch((const char *)data + offset, 1);
+    }
+}
+
+/* Merges the components of k0 to k0 + n with at least `at_least` candidates, at the end of a batch.  Lists of many components do not fit the cache, so the next one's is
+ * fetched while one is merged; without that, most of the time goes into waiting. */
+static void
+flush_tile(const sl_topm *s, ptrdiff_t k0, ptrdiff_t n, int32_t at_least)
+{
+    int32_t full[TILE];
+    ptrdiff_t found = 0;
+
+    for (ptrdiff_t j = 0; j < n; j++) {
+        full[found] = (int32_t)j;
+        found += s->pending_counts[k0 + j] >= at_least;
+    }
+    for (ptrdiff_t i = 0; i < found; i++) {
+        if (i + 1 < found) {
+            const ptrdiff_t k = k0 + full[i + 1];
+            fetch(s->scores + k * s->m, s->counts[k] * (ptrdiff_t)sizeof *s->scores);
+            fetch(s->ids + k * s->m, s->counts[k] * (ptrdiff_t)sizeof *s->ids);
+            fetch(s->pending + k * SL_TOPM_PENDING, s->pending_counts[k] * (ptrdiff_t)sizeof *s->pending);
+        }
+        take_pending(s, k0 + full[i]);
+    }
 }
 
 /* Components k0 to k0 + n of one batch. */
@@ -196,6 +274,7 @@ update_tile(const sl_topm *s, ptrdiff_t k0, ptrdiff_t n, const float *restrict v
             }
         }
     }
+    flush_tile(s, k0, n, capacity(s) * 3 / 4);
 }
 
 /* Components per block of work, so that every thread gets some. */
@@ -281,9 +360,7 @@ sl_topm_flush(const sl_topm *state, int n_threads)
     threads = state->K < SERIAL_FLUSH ? 1 : sl_threads(n_threads);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (k = 0; k < state->K; k++) {
-        if (state->pending_counts[k] > 0) {
-            flush_one(state, k);
-        }
+        finish_one(state, k);
     }
     return SL_OK;
 }
@@ -305,9 +382,7 @@ sl_topm_merge_f32(const sl_topm *state, const float *scores, const int64_t *ids,
                 offer(state, k, scores[j], ids[j]);
             }
         }
-        if (state->pending_counts[k] > 0) {
-            flush_one(state, k);
-        }
+        finish_one(state, k);
     }
     return SL_OK;
 }

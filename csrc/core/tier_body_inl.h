@@ -9,6 +9,7 @@
 #include "tier_elementwise_inl.h"
 
 #include "tier_gemm_inl.h"
+#include "tier_lens_inl.h"
 #include "tier_topm_inl.h"
 
 #include "tier_conv_inl.h"
@@ -25,8 +26,11 @@ const sl_tier SL_TIER = {
     .gemm_panel = gemm_panel,
     .pack_a = pack_a,
     .pack_b = pack_b,
+    .lens = &lens_loops,
     .topm_scan = topm_scan,
     .topm_ranks = topm_ranks,
+    .topm_range = topm_range,
+    .topm_pivot = topm_pivot,
     .pack_runs = pack_runs,
     .copy_strided = copy_strided,
     .map_activate = map_activate,

@@ -86,3 +86,94 @@ topm_ranks(float *restrict scores, ptrdiff_t n, int32_t *restrict ranks)
         v_store((float *)(void *)(ranks + i), (vf)rank);
     }
 }
+
+SL_INLINE ptrdiff_t
+count_above(const float *restrict x, ptrdiff_t n, float pivot)
+{
+    const vf limit = v_all(pivot);
+    vi total = (vi)(limit > limit);
+    ptrdiff_t count = 0, i = 0;
+
+    for (; i + SL_LANES <= n; i += SL_LANES) {
+        total -= v_load(x + i) > limit; /* a comparison is 0 or -1 */
+    }
+    for (int l = 0; l < SL_LANES; l++) {
+        count += total[l];
+    }
+    for (; i < n; i++) {
+        count += x[i] > pivot;
+    }
+    return count;
+}
+
+/* The least and the largest of n >= 1 numbers without NaN. */
+static void
+topm_range(const float *restrict x, ptrdiff_t n, float *least, float *largest)
+{
+    vf low = v_all(x[0]), high = low;
+    ptrdiff_t i = 0;
+
+    for (; i + SL_LANES <= n; i += SL_LANES) {
+        const vf v = v_load(x + i);
+        low = v_at_most(low, v);
+        high = v_at_least(high, v);
+    }
+    *least = *largest = x[0];
+    for (int l = 0; l < SL_LANES; l++) {
+        *least = low[l] < *least ? low[l] : *least;
+        *largest = high[l] > *largest ? high[l] : *largest;
+    }
+    for (; i < n; i++) {
+        *least = x[i] < *least ? x[i] : *least;
+        *largest = x[i] > *largest ? x[i] : *largest;
+    }
+}
+
+/* Floats in the order of integers, and back. */
+SL_INLINE int64_t
+float_key(float x)
+{
+    int32_t bits;
+
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    return bits < 0 ? bits ^ 0x7FFFFFFF : bits;
+}
+
+SL_INLINE float
+key_float(int64_t key)
+{
+    const int32_t bits = key < 0 ? (int32_t)key ^ 0x7FFFFFFF : (int32_t)key;
+    float x;
+
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* A number that exactly m of list (m) and fresh (n) together exceed, by bisection of the floats between `below`, which all exceed, and the
+ * largest.  Returns 0 if equal scores leave none. */
+static int
+topm_pivot(const float *restrict list, ptrdiff_t m, const float *restrict fresh, ptrdiff_t n, float below, float *pivot)
+{
+    float least, top, top_fresh;
+    int64_t low, high;
+
+    topm_range(list, m, &least, &top);
+    topm_range(fresh, n, &least, &top_fresh);
+    low = float_key(below);
+    high = float_key(top > top_fresh ? top : top_fresh);
+    while (high - low > 1) {
+        const int64_t middle = low + (high - low) / 2;
+        const float x = key_float(middle);
+        const ptrdiff_t above = count_above(list, m, x) + count_above(fresh, n, x);
+        if (above == m) {
+            *pivot = x;
+            return 1;
+        }
+        if (above > m) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return 0;
+}

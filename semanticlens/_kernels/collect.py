@@ -17,8 +17,8 @@ _PENDING = 64                                         # SL_TOPM_PENDING; the ext
 class TopM:
     """The m largest scores per component of everything offered so far.
 
-    Order: larger score first, equal scores by the smaller id.  NaN is counted and never kept, -inf ("no score") is never kept, +inf is.  The same
-    (score, id) pair offered again is ignored; otherwise ids must be distinct, which the caller sees to.  The result depends only on what was
+    Order: larger score first, equal scores by the smaller id.  NaN is counted and never kept, -inf ("no score") is never kept, +inf is.  Ids must
+    be distinct over the life of the object; the caller sees to that (a sample offered twice is kept twice).  The result depends only on what was
     offered: not on batches, order or threads.  Not to be updated by two threads of the caller at once.
 
     Parameters
@@ -73,7 +73,7 @@ class TopM:
         _core.topm_update(self._state, values, ids, positive_only=self.positive_only, n_threads=resolve_threads(n_threads))
 
     def merge(self, scores: F32, ids: I64, nan_counts: I64, *, n_threads: int | None = None) -> None:
-        """Offer what another run over the same components kept: scores (K, n), ids (K, n), nan_counts (K,)."""
+        """Offer what another run over the same components and other samples kept: scores (K, n), ids (K, n), nan_counts (K,)."""
         _core.topm_merge(self._state, scores, ids, positive_only=self.positive_only, n_threads=resolve_threads(n_threads))
         self._nan_counts += nan_counts
 

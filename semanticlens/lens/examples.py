@@ -280,8 +280,8 @@ def read_recorded(path: str | os.PathLike[str], file_format: str, schema: str, w
     if metadata.get("sha256") != digest(metadata.get("record", ""), file):
         raise ModelFileError(f"{path}: the contents do not match their SHA-256: the file was damaged or changed; make it anew")
     try:
-        record = json.loads(metadata["record"])
-    except ValueError as error:
+        record = json.loads(metadata.get("record", ""))
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: its record is not valid JSON ({error})") from None
     if not isinstance(record, dict):
         raise ModelFileError(f"{path}: its record is not a JSON object")

@@ -7,7 +7,7 @@ header.top{border-bottom:1px solid var(--line);padding:3rem 0 1.6rem;margin-bott
 .eyebrow{font-size:.85rem;color:var(--muted);margin:0 0 .5rem}
 .lead{font-size:1.08rem;line-height:1.5;max-width:46rem;margin:.3rem 0 0}
 .note{border-left:3px solid var(--accent);padding:.1rem 0 .1rem 1rem;margin:1.3rem 0 0;max-width:46rem}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:1.1rem 2rem;margin:1.8rem 0 0}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,9.5rem),1fr));gap:1.1rem 2rem;margin:1.8rem 0 0}
 .facts dt{font-size:.8rem;color:var(--muted)}
 .facts dd{margin:0;line-height:1.4}
 .facts dd small{display:block;color:var(--muted);font-size:.82rem}
@@ -17,7 +17,8 @@ nav a{text-decoration:none;color:var(--muted)}
 nav a:hover{color:var(--accent)}
 .scroll{overflow-x:auto}
 table.overview{border-collapse:collapse;width:100%;margin:1rem 0 .4rem;font-size:.93rem}
-.overview th,.overview td{padding:.55rem 1.2rem .55rem 0;text-align:left;vertical-align:bottom;border-bottom:1px solid var(--line)}
+.overview th,.overview td{white-space:nowrap;overflow-wrap:normal;padding:.55rem 1.2rem .55rem 0;
+text-align:left;vertical-align:bottom;border-bottom:1px solid var(--line)}
 .overview thead th{font-size:.82rem;font-weight:500;color:var(--muted);border-bottom-color:var(--muted)}
 .overview tbody th{font-weight:500;padding-right:1.6rem}
 .overview .num{padding-right:1.6rem}
@@ -33,7 +34,7 @@ table.overview{border-collapse:collapse;width:100%;margin:1rem 0 .4rem;font-size
 .bar{display:grid;grid-template-columns:1fr 3.2em;gap:.6rem;align-items:center;font-size:.9rem;text-align:right}
 .bar i,.scores i{display:block;height:4px;border-radius:2px;
 background:linear-gradient(var(--accent),var(--accent)) 0/var(--v,0%) 100% no-repeat var(--soft)}
-.strip{display:flex;gap:4px;overflow:hidden}
+.strip{display:flex;flex-wrap:wrap;gap:4px;height:60px;overflow:hidden}
 .strip .t{width:60px;height:60px;flex:none}
 .t{display:block;aspect-ratio:1;border-radius:3px;background:var(--panel) center/contain no-repeat;box-shadow:inset 0 0 0 1px var(--line);
 -webkit-print-color-adjust:exact;print-color-adjust:exact}
@@ -41,12 +42,13 @@ background:linear-gradient(var(--accent),var(--accent)) 0/var(--v,0%) 100% no-re
 .controls[hidden]{display:none}
 .controls label{display:grid;gap:.2rem;color:var(--muted)}
 .controls label.check{display:flex;gap:.4rem;align-items:center;padding-bottom:.5rem;color:var(--ink)}
-.controls input[type=search],.controls select{font:inherit;font-size:.95rem;color:var(--ink);background:var(--bg);border:1px solid var(--muted);
-border-radius:var(--radius);padding:0 .6rem;height:2.3rem;min-width:9rem;max-width:100%}
+.controls input[type=search],.controls select{font:inherit;font-size:.95rem;color:var(--ink);
+background:var(--bg);border:1px solid var(--muted);border-radius:var(--radius);padding:0 .6rem;height:2.3rem;min-width:9rem;max-width:100%}
 .controls input[type=search]{width:15rem}
 .controls output{margin-left:auto;padding-bottom:.5rem;color:var(--muted)}
 .tiles{list-style:none;margin:0;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,21.5rem),1fr));gap:1.1rem}
-.tile{border:1px solid var(--line);border-radius:var(--radius);padding:.95rem 1rem 1rem;content-visibility:auto;contain-intrinsic-size:auto 22rem;
+.tile{border:1px solid var(--line);border-radius:var(--radius);padding:.95rem 1rem 1rem;
+content-visibility:auto;contain-intrinsic-size:auto 22rem;
 display:flex;flex-direction:column;gap:.7rem;min-width:0}
 .tile[hidden]{display:none}
 .tile:target{outline:2px solid var(--accent);outline-offset:1px}
@@ -70,12 +72,13 @@ display:flex;flex-direction:column;gap:.7rem;min-width:0}
 .reading dd{margin:0}
 details{margin:1.2rem 0 0;font-size:.88rem}
 summary{cursor:pointer;color:var(--muted)}
-details pre{overflow-x:auto;background:var(--panel);border-radius:var(--radius);padding:1rem;font-size:.82rem;line-height:1.5;white-space:pre-wrap;overflow-wrap:anywhere}
+details pre{overflow-x:auto;background:var(--panel);border-radius:var(--radius);padding:1rem;font-size:.82rem;line-height:1.5;
+white-space:pre-wrap;overflow-wrap:anywhere}
 footer{border-top:1px solid var(--line);margin-top:3.5rem;padding:1.2rem 0 2rem;color:var(--muted);font-size:.85rem}
 @media (max-width:760px){header.top{padding-top:1.8rem}
 .hits li{grid-template-columns:1.4rem 1fr 7.5rem;padding:.6rem 0}
 .hits .strip{grid-column:2/-1}
-.strip .t{width:46px;height:46px}
+.strip{height:46px}.strip .t{width:46px;height:46px}
 .controls label:not(.check),.controls input[type=search],.controls select{width:100%}
 .controls output{margin-left:0}
 .reading dl{grid-template-columns:1fr;gap:.1rem}.reading dd{margin-bottom:.7rem}}

@@ -20,8 +20,8 @@ from semanticlens.plot.html import Html, escape, histogram, image_uri, number, p
 
 __all__ = ["report"]
 
-HITS = 8                                              # of each query given as text
-STRIP = 10                                            # pictures beside a hit
+HITS = 8  # of each query given as text
+STRIP = 10  # pictures beside a hit
 # Pixels of the embedded pictures: fewer where there are many, so that the page stays one that can be mailed.
 SIZES = ((2000, 96), (8000, 72), (math.inf, 56))
 ORDERS = (
@@ -93,14 +93,18 @@ def report(
     when = datetime.datetime.now().astimezone() if date is None else date
     name = title if title is not None else f"Concepts in {_facts.sources(db)[0].name}"
     body = content.body(name, note, when)
-    text = page(name, body, style=_report_style.CSS + content.pictures.css(), script=_report_style.SCRIPT, description="Concept report")
+    text = page(
+        name, body, style=_report_style.CSS + content.pictures.css(), script=_report_style.SCRIPT, description="Concept report"
+    )
     with atomic_write(target, "w") as file:
         file.write(text)
     return target
 
 
 def _is_text(queries: Any) -> bool:
-    return isinstance(queries, str) or (isinstance(queries, (list, tuple)) and all(isinstance(q, str) for q in queries) and len(queries) > 0)
+    return isinstance(queries, str) or (
+        isinstance(queries, (list, tuple)) and all(isinstance(q, str) for q in queries) and len(queries) > 0
+    )
 
 
 def _chosen(db: Any, found: Any, scores: Any, limit: int) -> dict[str, list[int]]:
@@ -168,7 +172,8 @@ class _Page:
         nav = "".join(f'<a href="#{anchor}">{text}</a>' for anchor, text in links)
         search = "" if self.found is None else self.search()
         return (
-            f'{self.header(title, note, when)}<nav aria-label="Sections"><div class="wide">{nav}</div></nav>\n<main>{self.overview()}{search}'
+            f'{self.header(title, note, when)}<nav aria-label="Sections"><div class="wide">{nav}</div></nav>\n'
+            f"<main>{self.overview()}{search}"
             f'{self.components()}{self.reading()}</main>\n<footer><div class="wide">Made with semanticlens-native {escape(__version__)} on '
             f"{when:%Y-%m-%d %H:%M %Z}. This page is complete in itself: it loads nothing and sends nothing.</div></footer>"
         )
@@ -179,14 +184,18 @@ class _Page:
         facts = []
         for source in _facts.sources(self.db):
             print_ = f" {short_hash(source.fingerprint)}" if source.fingerprint else ""
-            facts.append((source.what, f'<span class="text">{escape(source.name)}</span><small>{escape(source.detail)}{print_}</small>'))
+            facts.append(
+                (source.what, f'<span class="text">{escape(source.name)}</span><small>{escape(source.detail)}{print_}</small>')
+            )
         asked = record.get("examples") or {}
         pools = sorted({str(layer["pool"]) for layer in record.get("layers", []) if layer.get("pool")})
         widths = sorted({self.db[layer].ids.shape[1] for layer in self.db.layers})
         top = asked.get("top", "–".join(str(w) for w in dict.fromkeys((widths[0], widths[-1]))) if widths else "0")
-        facts.append(("Examples", f"up to {escape(top)} per component<small>pooling: {escape(', '.join(pools) or 'not recorded')}</small>"))
+        facts.append(
+            ("Examples", f"up to {escape(top)} per component<small>pooling: {escape(', '.join(pools) or 'not recorded')}</small>")
+        )
         rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts)
-        extra = f'<div class="note">{escape(note)}</div>' if note is not None else ""
+        extra = f'<div class="note"><p>{escape(note)}</p></div>' if note is not None else ""
         return (
             f'<header class="top"><div class="wide"><p class="eyebrow">Concept report, {when:%Y-%m-%d}. Database built by '
             f'semanticlens-native {escape(record.get("version", __version__))}</p><h1 class="text">{escape(title)}</h1>'
@@ -198,7 +207,8 @@ class _Page:
         total = sum(len(self.db[layer].ids) for layer in self.db.layers)
         dead = sum(int(self.db[layer].dead.sum()) for layer in self.db.layers)
         n = len(self.db.layers)
-        text = f"{number(total)} component{'s' * (total != 1)} of {n} layer{'s' * (n != 1)}, described by the pictures that activate them most"
+        text = f"{number(total)} component{'s' * (total != 1)} of {n} layer{'s' * (n != 1)}, "
+        text += "described by the pictures that activate them most"
         text += f"; {number(dead)} of them never become active." if dead else "."
         if self.labels is not None:
             words, level = getattr(self.labels, "vocabulary", ()), getattr(self.labels, "threshold", None)
@@ -211,12 +221,22 @@ class _Page:
     # ------------------------------------------------------------------ overview
     def overview(self) -> str:
         spans = {name: self._span(name) for name in _facts.SCORE_NAMES} if self.scores is not None else {}
-        heads = ["Layer", "Components", "Dead", *(["Labelled"] if self.labels is not None else []), *(name.capitalize() for name in spans)]
+        heads = [
+            "Layer",
+            "Components",
+            "Dead",
+            *(["Labelled"] if self.labels is not None else []),
+            *(name.capitalize() for name in spans),
+        ]
         numeric = {"Components", "Dead", "Labelled"}
         head = "".join(f'<th scope="col"{" class=num" if name in numeric else ""}>{name}</th>' for name in heads)
         rows = "".join(self._overview_row(layer, spans) for layer in self.db.layers)
         ranges = "; ".join(f"{name} {number(low, 1)} to {number(high, 1)}" for name, (low, high) in spans.items())
-        about = f'<p class="muted small">Means over the components that have the score; histograms cover {ranges}.</p>' if spans else ""
+        about = (
+            f'<p class="muted small">Means over the components that have the score; histograms cover {ranges}.</p>'
+            if spans
+            else ""
+        )
         return (
             f'<section id="overview"><h2>Overview</h2><div class="scroll"><table class="overview"><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>{about}</section>\n"
@@ -224,7 +244,9 @@ class _Page:
 
     def _span(self, name: str) -> tuple[float, float]:
         """One range for all layers, so that their histograms compare: 0 to 1, wider where values need it."""
-        parts = [np.asarray(getattr(self.scores[layer], name), dtype=np.float64) for layer in self.db.layers if layer in self.scores]
+        parts = [
+            np.asarray(getattr(self.scores[layer], name), dtype=np.float64) for layer in self.db.layers if layer in self.scores
+        ]
         values = np.concatenate(parts) if parts else np.empty(0)
         values = values[np.isfinite(values)]
         if len(values) == 0:
@@ -268,7 +290,8 @@ class _Page:
 
     def _query(self, query: str, hits: Sequence[Any], top: float) -> str:
         if not hits:
-            return f'<div class="query"><h3 class="text">{escape(query)}</h3><p class="muted">No component scores above the threshold.</p></div>'
+            nothing = '<p class="muted">No component scores above the threshold.</p>'
+            return f'<div class="query"><h3 class="text">{escape(query)}</h3>{nothing}</div>'
         rows = []
         for hit in hits:
             facts = _facts.component(self.db, hit.layer, hit.component, self.labels, None, STRIP)
@@ -294,7 +317,11 @@ class _Page:
     def components(self) -> str:
         total, shown = sum(len(self.db[layer].ids) for layer in self.db.layers), sum(map(len, self.shown.values()))
         rule = "clearest" if self.scores is not None else "most active"
-        left_out = "" if shown == total else f"<p>The {number(shown)} {rule} of {number(total)} components{' and those found above' if self.found else ''}.</p>"
+        left_out = (
+            ""
+            if shown == total
+            else f"<p>The {number(shown)} {rule} of {number(total)} components{' and those found above' if self.found else ''}.</p>"
+        )
         tiles = "".join(self._tile(layer, k) for layer, numbers in self.shown.items() for k in numbers)
         layers = "".join(f'<option value="{i}">{escape(layer)}</option>' for layer, i in self.place.items())
         orders = "".join(f'<option value="{key}">{text}</option>' for key, text in ORDERS if self._offers(key[0]))
@@ -303,8 +330,9 @@ class _Page:
             named = '<input type="checkbox" id="named" hidden>'
         controls = (
             f'<div class="controls" role="search" aria-label="Filter components" hidden><label>Filter <input type="search" id="words" '
-            f'placeholder="label, class, number" autocomplete="off"></label><label>Layer <select id="layer"><option value="">all layers</option>'
-            f'{layers}</select></label><label>Order <select id="order">{orders}</select></label>{named}<output id="shown" aria-live="polite"></output></div>'
+            f'placeholder="label, class, number" autocomplete="off"></label><label>Layer <select id="layer">'
+            f'<option value="">all layers</option>{layers}</select></label><label>Order <select id="order">{orders}</select></label>'
+            f'{named}<output id="shown" aria-live="polite"></output></div>'
         )
         return f'<section id="components"><h2>Components</h2>{left_out}{controls}<ul class="tiles">{tiles}</ul></section>\n'
 
@@ -365,9 +393,11 @@ class _Page:
     def reading(self) -> str:
         encoder = next(s for s in _facts.sources(self.db) if s.what == "Encoder")
         terms = [
-            ("Component", "A channel or unit of a layer. Its examples are the pictures of the data set that activate it most; a dead component has none."),
-            ("Label, search", f"Cosine between the mean of a component’s example pictures and the words, both seen by the encoder “{encoder.name}”. "
-                              "What this encoder cannot tell apart cannot be found or named here, and another encoder gives other numbers."),
+            ("Component", "A channel or unit of a layer. Its examples are the pictures of the data set that activate it most; "
+                          "a dead component has none."),
+            ("Label, search", "Cosine between the mean of a component’s example pictures and the words, both seen by the encoder "
+                              f"“{encoder.name}”. What this encoder cannot tell apart cannot be found or named here, and another "
+                              "encoder gives other numbers."),
             ("Clarity", "How alike the examples are: the mean cosine between them. 1 means that all say the same thing."),
             ("Polysemanticity", "How far the examples fall into two groups with different meanings. 0 means one meaning."),
             ("Redundancy", "Cosine to the most similar other component of the layer. Near 1, the layer says it twice."),
@@ -378,9 +408,10 @@ class _Page:
         if len(record) > 20000:
             record = record[:20000] + "\n… (cut here; the database holds the whole record)"
         return (
-            '<section id="reading" class="reading"><h2>How to read this</h2><p>Labels say what the examples of a component have in common. They are not '
-            "causes: whether the network uses a component for a decision, and whether the label is the reason, has to be tested by switching the component "
-            f"off or by changing the picture.</p><dl>{rows}</dl><details><summary>Record of the database</summary><pre>{escape(record)}</pre></details></section>"
+            '<section id="reading" class="reading"><h2>How to read this</h2><p>Labels say what the examples of a component have in '
+            "common. They are not causes: whether the network uses a component for a decision, and whether the label is the reason, has "
+            f"to be tested by switching the component off or by changing the picture.</p><dl>{rows}</dl><details><summary>Record of the "
+            f"database</summary><pre>{escape(record)}</pre></details></section>"
         )
 
 

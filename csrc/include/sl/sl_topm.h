@@ -21,9 +21,10 @@ typedef struct {
 
 /* The running state of K components; the caller owns every array, and none may overlap another or an input.
  *
- * Between calls, of component k:  list row k of scores and ids holds counts[k] entries in the order above, then score -inf and id -1;
- * limits[k], limit_ids[k] are the last entry of a full list, else -inf (0 with positive_only) and -1: what does not come before it cannot
- * enter.  pending row k holds pending_counts[k] candidates that passed the limit but are not in the list yet: after sl_topm_flush() there are none.
+ * Between calls, of component k:  list row k of scores and ids holds counts[k] entries, in the order above after sl_topm_flush() and in none
+ * before, then score -inf and id -1; limits[k], limit_ids[k] are the last of a full list in that order, else -inf (0 with positive_only) and -1:
+ * what does not come before it cannot enter.  Pending row k holds pending_counts[k] candidates that passed the limit but are not in the list yet;
+ * after sl_topm_flush() there are none.
  * Lists are read only when candidates are merged, limits on every value, so they are arrays of their own. */
 typedef struct {
     ptrdiff_t K, m;
@@ -43,19 +44,19 @@ sl_status sl_topm_init(const sl_topm *state);
 
 /* Offers values[i, k] as the score of sample ids[i] to component k, for all i < B, k < K.
  *
- * values (B, K), ids (B), both read only; ids not negative.  A pair (score, id) that is already kept is ignored, so a replayed batch changes no
- * list (its NaN count again); an id that comes with two different scores is two entries, which the caller must not let happen.
+ * values (B, K), ids (B), both read only; ids not negative, and distinct over the life of the state: the caller sees to that, a sample that is
+ * offered twice is kept twice.
  *
  * One compare per value against the limits, vectorised over k; expected work beyond that is about m ln(N / m) merged candidates per component
  * for N exchangeable samples.  Components are divided among the threads; allocates nothing.
  * SL_ERR_ARG, and nothing is changed: a negative size or id, m < 1, n_threads < 1. */
 sl_status sl_topm_update_f32(const sl_topm *state, const float *values, const int64_t *ids, ptrdiff_t B, int n_threads);
 
-/* Merges all pending candidates: afterwards scores, ids and counts are the result so far.  SL_ERR_ARG as above. */
+/* Merges all pending candidates and sorts: afterwards scores, ids and counts are the result so far.  SL_ERR_ARG as above. */
 sl_status sl_topm_flush(const sl_topm *state, int n_threads);
 
 /* Offers the lists of another state over the same components, scores (K, n) with ids (K, n), id -1 meaning none, and flushes: the state becomes
- * that of a single run over both inputs.  Any order within a row.  SL_ERR_ARG as above, or n < 0. */
+ * that of a single run over both inputs, which must have no sample in common.  Any order within a row.  SL_ERR_ARG as above, or n < 0. */
 sl_status sl_topm_merge_f32(const sl_topm *state, const float *scores, const int64_t *ids, ptrdiff_t n, int n_threads);
 
 /* best[y, k] = the c largest of the values[i, k] with targets[i] == y seen so far, descending, -inf where there are fewer.
