@@ -121,6 +121,43 @@ def test_views_strides_and_other_arrays_are_accepted() -> None:
     assert np.array_equal(net(frozen), net(x))
 
 
+def test_networks_of_vectors_and_of_tokens() -> None:
+    r = np.random.default_rng(0)
+    params = {
+        "w": values(r, 6, 7),
+        "b": values(r, 6),
+        "mean": values(r, 6),
+        "var": np.ones(6, np.float32),
+        "w2": values(r, 3, 6),
+    }
+    dense = Node("dense", "dense", "input", {"weight": "w", "bias": "b"})
+    norm = Node("norm", "batch_norm", "dense", {"mean": "mean", "var": "var"})
+    vectors = Network(
+        [dense, norm, Node("relu", "relu", "norm"), Node("fc", "dense", "relu", {"weight": "w2"})],
+        params,
+        input_shape=(7,),
+    )
+    x = values(r, 20, 7)
+    want = np.maximum((x @ params["w"].T + params["b"] - params["mean"]) / np.sqrt(1 + 1e-5), 0) @ params["w2"].T
+    for count in (1, 7, 8, 20):
+        assert close(vectors(x[:count]), want[:count], 1e-5)
+        assert close(fold_batch_norm(vectors)(x[:count]), want[:count], 1e-5)
+    del params["mean"], params["var"]
+    tokens = Network(
+        [
+            dense,
+            Node("relu", "relu", "dense"),
+            Node("fc", "dense", "relu", {"weight": "w2"}),
+            Node("all", "mean", "fc", attrs={"axes": [1]}),
+        ],
+        params,
+        input_shape=(5, 7),
+    )
+    x = values(r, 4, 5, 7)
+    assert tokens.output_shape == (3,)
+    assert close(tokens(x), (np.maximum(x @ params["w"].T + params["b"], 0) @ params["w2"].T).mean(1), 1e-5)
+
+
 # ---------------------------------------------------------------- memory
 
 
