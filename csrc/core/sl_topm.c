@@ -351,32 +351,38 @@ sl_topm_update_f32(const sl_topm *state, const float *values, const int64_t *ids
 sl_status
 sl_topm_flush(const sl_topm *state, int n_threads)
 {
-    return sl_topm_merge_f32(state, NULL, NULL, 0, n_threads);
+    int threads;
+    ptrdiff_t k;
+
+    if (!valid(state, n_threads)) {
+        return SL_ERR_ARG;
+    }
+    threads = state->K < SERIAL_FLUSH ? 1 : sl_threads(n_threads);
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (k = 0; k < state->K; k++) {
+        finish_one(state, k);
+    }
+    return SL_OK;
 }
 
 sl_status
 sl_topm_merge_f32(const sl_topm *state, const float *scores, const int64_t *ids, ptrdiff_t n, int n_threads)
 {
-    ptrdiff_t size, tile;
-    int threads, n_tiles, t;
+    ptrdiff_t size, k;
+    int threads;
 
     if (n < 0 || !valid(state, n_threads) || sl_mul(n, state->K, &size) < 0) {
         return SL_ERR_ARG;
     }
     threads = state->K < SERIAL_FLUSH ? 1 : sl_threads(n_threads);
-    tile = tile_size(state->K, threads);
-    n_tiles = (int)((state->K + tile - 1) / tile);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (t = 0; t < n_tiles; t++) {
-        const ptrdiff_t end = state->K - t * tile < tile ? state->K : (t + 1) * tile;
-        for (ptrdiff_t k = t * tile; k < end; k++) {
-            for (ptrdiff_t j = k * n; j < (k + 1) * n; j++) {
-                if (ids[j] >= 0 && scores[j] == scores[j]) {
-                    offer(state, k, scores[j], ids[j]);
-                }
+    for (k = 0; k < state->K; k++) {
+        for (ptrdiff_t j = k * n; j < (k + 1) * n; j++) {
+            if (ids[j] >= 0 && scores[j] == scores[j]) {
+                offer(state, k, scores[j], ids[j]);
             }
-            finish_one(state, k);
         }
+        finish_one(state, k);
     }
     return SL_OK;
 }
