@@ -80,13 +80,13 @@ def _linear(t: Translator, fx: Any, a: dict[str, Any]) -> str:
     return t.emit(fx, "dense", [a["input"]], {"weight": a["weight"], "bias": a["bias"]})
 
 
-@_operation("addmm", "mm")
+@_operation("addmm", "mm", "matmul")
 def _addmm(t: Translator, fx: Any, a: dict[str, Any]) -> str:
     if a.get("beta", 1) != 1 or a.get("alpha", 1) != 1:
         raise Refused("factors other than 1")
-    left, right = (a["mat1"], a["mat2"]) if "mat1" in a else (a["self"], a["mat2"])
+    left, right = (a["mat1"], a["mat2"]) if "mat1" in a else (a["self"], a["mat2"] if "mat2" in a else a["other"])
     weight = t.constant(right)
-    if weight is None:
+    if weight is None or weight.ndim != 2:
         raise Refused("a product of two values that both depend on the input")
     bias = a["self"] if "mat1" in a else None
     return t.emit(fx, "dense", [left], {"weight": weight.t(), "bias": bias})

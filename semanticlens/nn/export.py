@@ -287,7 +287,7 @@ class Translator:
             key = self.sources.get(id(tensor), f"{name}.{role}")
             while key in self.params:
                 key += "_"
-            self.params[key] = _array(tensor)
+            self.params[key] = _array(tensor).copy()
             self.keys[id(tensor)] = key
             self.kept.append(tensor)
         return self.keys[id(tensor)]
@@ -361,7 +361,7 @@ def _node_names(traced: Any, leaves: set[str]) -> dict[Any, str]:
     calls = [fx for fx in traced if fx.op == "call_function"]
     names: dict[Any, str] = {}
     taken: dict[str, int] = {}
-    for fx, after in zip(calls, [*calls[1:], None], strict=True):
+    for fx, after in zip(calls, [*calls[1:], None], strict=False):
         path = _path(fx)
         kind = getattr(fx.target, "__name__", str(fx.target)).split(".")[0].strip("_")
         last = path in leaves and not (

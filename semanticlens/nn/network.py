@@ -426,9 +426,9 @@ class Network:
         )
 
     def _repr_html_(self) -> str:
-        from semanticlens.nn.layers import escape
+        from semanticlens.plot import html
 
-        return f"<p><b>{escape(repr(self))}</b></p>{self.layers._repr_html_()}"
+        return str(html.fragment(html.title(repr(self)), self.layers._html_table()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (

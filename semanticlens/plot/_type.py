@@ -40,8 +40,19 @@ def _has(name: str | None, character: str) -> bool:
     font = _load(name, 20)
     if font is None:
         return False
+    return _drawn(font, character) not in _missing(name)
+
+
+def _drawn(font: Any, character: str) -> tuple[tuple[int, int], bytes]:
     glyph = font.getmask(character)
-    return all((glyph.size, bytes(glyph)) != (m.size, bytes(m)) for m in (font.getmask("\U0010fffd"), font.getmask("\uffff")))
+    return glyph.size, bytes(glyph)
+
+
+@functools.lru_cache(maxsize=32)
+def _missing(name: str | None) -> frozenset[tuple[tuple[int, int], bytes]]:
+    """How a font draws characters that no font has."""
+    font = _load(name, 20)
+    return frozenset(_drawn(font, c) for c in ("\U0010fffd", "\uffff"))
 
 
 def clean(text: object) -> str:

@@ -97,6 +97,7 @@ def _encoder(name: str, db: ConceptDB | None = None) -> Encoder:
 
 def _open(options: argparse.Namespace, *, texts: bool) -> ConceptDB:
     """The database, with the encoder that was given; ``texts``: it must be able to encode texts."""
+    from semanticlens import encoders
     from semanticlens.lens.database import ConceptDB
 
     path = Path(options.db)
@@ -107,6 +108,8 @@ def _open(options: argparse.Namespace, *, texts: bool) -> ConceptDB:
         db.attach(_encoder(options.encoder, db))
     if texts and db.encoder is None:
         name = db.record["encoder"]["name"]
+        if name in encoders.BUILT_IN:
+            raise DataError(f"{path} was made with the built-in encoder {name!r} of another version of this package: build it again")
         raise DataError(
             f"{path} was made with encoder {name!r}, which is needed for texts: pass its vectors with --encoder FILE.npz"
         )
@@ -138,9 +141,13 @@ def _labels(db: ConceptDB, options: argparse.Namespace, words: Any, top: int = 5
     )
 
 
-def _suffix(path: Path, allowed: Sequence[str], what: str) -> Path:
+def _target(name: str, allowed: Sequence[str], what: str) -> Path:
+    """The file to write; what would fail after the work fails before it."""
+    path = Path(name)
     if path.suffix.lower() not in allowed:
         raise ValueError(f"{what} {path}: the name must end in {' or '.join(allowed)}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
     return path
 
 
@@ -286,7 +293,7 @@ def search(options: argparse.Namespace) -> None:
 
 def label(options: argparse.Namespace) -> None:
     """Names of components."""
-    out = None if options.out is None else _suffix(Path(options.out), (".json",), "--out")
+    out = None if options.out is None else _target(options.out, (".json",), "--out")
     words = _words(Path(options.vocabulary))
     db = _open(options, texts=isinstance(words, list))
     found = _labels(db, options, words, options.top)
@@ -309,7 +316,7 @@ def scores(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """The page."""
-    out = _suffix(Path(options.out), (".html", ".htm"), "report")
+    out = _target(options.out, (".html", ".htm"), "report")
     words = None if options.vocabulary is None else _words(Path(options.vocabulary))
     db = _open(options, texts=options.queries is not None or isinstance(words, list))
     found = None
@@ -326,7 +333,7 @@ def card(options: argparse.Namespace) -> None:
     """The picture of a component."""
     from semanticlens.plot.card import FORMATS
 
-    out = _suffix(Path(options.out), tuple(FORMATS), "card")
+    out = _target(options.out, tuple(FORMATS), "card")
     words = None if options.vocabulary is None else _words(Path(options.vocabulary))
     db = _open(options, texts=isinstance(words, list))
     if options.layer not in db.layers:
@@ -343,7 +350,7 @@ def demo(options: argparse.Namespace) -> int:
         from semanticlens.demo import run
     except ImportError as error:
         raise ModelFileError(f"the demo is not part of this installation ({error})") from None
-    out = _suffix(Path(options.out), (".html", ".htm"), "--out")
+    out = _target(options.out, (".html", ".htm"), "--out")
     size = {} if options.pictures is None else {"n_pictures": options.pictures}
     return int(
         run(out, seed=options.seed, n_threads=options.threads, progress=_progress(options), json=options.json, **size).exit_code
