@@ -3,8 +3,8 @@
     python benchmarks/bench_scores.py [--quick] [--threads N]
 
 scikit-learn clusters a share of the components and its time is scaled to all of them (the cost per component is the same; the file says
-how many were timed).  Dense redundancy is what the published package does, in NumPy: normalise, multiply, mask the diagonal, take row maxima.  Each
-memory peak is measured in a process of its own.
+how many were timed).  Dense redundancy is what the published package does, in NumPy: normalise, multiply, mask the diagonal, take row
+maxima.  Each memory peak is measured in a process of its own.
 """
 
 from __future__ import annotations
