@@ -163,37 +163,24 @@ def compile_plan(
     layout = _Layout(groups, number, shapes, records)
     places = [layout.place(i, group) for i, group in enumerate(groups, 1)]
     offsets, block = layout.offsets()
-    steps = []
-    for i, (group, (memory, place)) in enumerate(zip(groups, places, strict=True), 1):
-        item = group.head
-        call = _call(item, group.activation, shapes, params, prepare)
-        inputs = tuple(number[name] for name in group.inputs)
-        place = offsets[i] if memory == _BLOCK else place
-        forget = tuple(layout.dying[i])
-        steps.append(
-            Step(
-                group.tail,
-                item.op.forward,
-                call,
-                inputs,
-                i,
-                shapes[group.tail],
-                layout.size[i],
-                memory,
-                place,
-                item.op.view,
-                forget,
-            )
+    steps = tuple(
+        Step(
+            name=group.tail,
+            forward=group.head.op.forward,
+            call=_call(group.head, group.activation, shapes, params, prepare),
+            inputs=tuple(number[name] for name in group.inputs),
+            output=i,
+            shape=shapes[group.tail],
+            size=layout.size[i],
+            memory=memory,
+            place=offsets[i] if memory == _BLOCK else place,
+            view=group.head.op.view,
+            forget=tuple(layout.dying[i]),
         )
-    order = [name for name in (INPUT, *(item.node.name for item in graph)) if name in records]
-    copies: set[str] = set()
-    seen = {0}
-    for name in order:
-        root = layout.root[number[name]]
-        if root in seen:
-            copies.add(name)
-        seen.add(root)
-    return Plan(tuple(steps), {name: number[name] for name in order}, frozenset(copies), block)
+        for i, (group, (memory, place)) in enumerate(zip(groups, places, strict=True), 1)
+    )
+    wanted = {name: number[name] for name in (INPUT, *(item.node.name for item in graph)) if name in records}
+    return Plan(steps, wanted, layout.sharing(wanted), block)
 
 
 def _call(
@@ -343,3 +330,12 @@ class _Layout:
             insort(placed, (offset, offset + size, first, last))
             result[root] = offset
         return result, max((end for _, end, _, _ in placed), default=0)
+
+    def sharing(self, wanted: Mapping[str, int]) -> frozenset[str]:
+        """Records that share memory with the input or with an earlier record: they are copied."""
+        copies, seen = set(), {0}
+        for name, value in wanted.items():
+            if self.root[value] in seen:
+                copies.add(name)
+            seen.add(self.root[value])
+        return frozenset(copies)
