@@ -114,7 +114,8 @@ SL_INLINE vf
 v_load_quads(const float *p, ptrdiff_t ld)
 {
 #if SL_LANES == 16
-    const __m512 low = _mm512_castps256_ps512(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * ld), 1));
+    const __m512 low = _mm512_castps256_ps512(
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * ld), 1));
     return (vf)_mm512_insertf32x4(_mm512_insertf32x4(low, _mm_loadu_ps(p + 8 * ld), 2), _mm_loadu_ps(p + 12 * ld), 3);
 #elif SL_LANES == 8
     return (vf)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * ld), 1);
@@ -146,7 +147,8 @@ SL_INLINE void
 v_columns(const float *p, ptrdiff_t ld, vf column[4])
 {
     const float *third = p + 2 * ld;
-    const vf a = v_load_quads(p, ld), b = v_load_quads(p + ld, ld), c = v_load_quads(third, ld), d = v_load_quads(third + ld, ld);
+    const vf a = v_load_quads(p, ld), b = v_load_quads(p + ld, ld), c = v_load_quads(third, ld),
+             d = v_load_quads(third + ld, ld);
     const vf ab_low = SL_SHUFFLE(a, b, SL_ZIP_LOW), ab_high = SL_SHUFFLE(a, b, SL_ZIP_HIGH);
     const vf cd_low = SL_SHUFFLE(c, d, SL_ZIP_LOW), cd_high = SL_SHUFFLE(c, d, SL_ZIP_HIGH);
 
