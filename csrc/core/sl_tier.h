@@ -18,6 +18,9 @@ typedef struct {
 } sl_epilogue;
 
 struct sl_lens_loops; /* sl_lens_private.h */
+enum {
+    SL_THIN_ROWS = 4 /* rows of x that gemm_thin takes */
+};
 
 /* Neighbouring columns of a panel of B that are neighbours in memory too. */
 typedef struct {
@@ -62,6 +65,9 @@ typedef struct {
     int (*topm_pivot)(const float *restrict list, ptrdiff_t m, const float *restrict fresh, ptrdiff_t n, float below,
                       float *pivot);
 
+    /* y (m, nr) = act(x (m, k) w (nr, k)^T + bias (nr) or NULL), 1 <= m <= SL_THIN_ROWS, k >= 1, cut at multiples of kblock: the same bits as gemm_panel. */
+    void (*gemm_thin)(const float *x, ptrdiff_t m, ptrdiff_t ldx, const float *w, ptrdiff_t ldw, ptrdiff_t k,
+                      ptrdiff_t kblock, const float *bias, sl_activation activation, float *y, ptrdiff_t ldy);
     /* dst [k][nr]: row p, columns of run r = runs[r].source + offsets[p]; reads and writes up to lanes - 1 floats behind. */
     void (*pack_runs)(const sl_run *runs, ptrdiff_t n_runs, const ptrdiff_t *offsets, ptrdiff_t k, float *dst);
     /* dst[i] = src[i * step] for i < n */

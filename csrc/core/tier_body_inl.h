@@ -12,6 +12,8 @@
 #include "tier_lens_inl.h"
 #include "tier_topm_inl.h"
 
+#include "tier_thin_inl.h"
+
 #include "tier_conv_inl.h"
 
 #include "tier_depthwise_inl.h"
@@ -31,6 +33,7 @@ const sl_tier SL_TIER = {
     .topm_ranks = topm_ranks,
     .topm_range = topm_range,
     .topm_pivot = topm_pivot,
+    .gemm_thin = gemm_thin,
     .pack_runs = pack_runs,
     .copy_strided = copy_strided,
     .map_activate = map_activate,
