@@ -2,9 +2,9 @@
 
     python benchmarks/bench_install.py
 
-Builds from this checkout in a new virtual environment in a temporary folder.  The dependencies are installed first: the install time is
-that of this package alone (build environment, compilation, wheel, installation).  Limits, from the project's issue: import 0.15 s, wheel 3 MB
-without the demo's assets, install 60 s, demo 30 s and 1 GB on two cores.
+Builds from this checkout in a new virtual environment in a temporary folder. The dependencies are installed first: the install
+time is that of this package alone (build environment, compilation, wheel, installation). Limits, from the project's issue: import
+0.15 s, wheel 3 MB without the demo's assets, install 60 s, demo 30 s and 1 GB on two cores.
 """
 
 from __future__ import annotations

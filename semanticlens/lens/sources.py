@@ -28,10 +28,14 @@ class ActivationSource(Protocol):
 class RunsLayers(Protocol):
     """The part of :class:`semanticlens.Network` that collecting needs."""
 
-    name: str
-    layers: Any
-    preprocess: Any
-    fingerprint: str
+    @property
+    def name(self) -> str: ...                        # noqa: D102
+    @property
+    def layers(self) -> Any: ...                      # noqa: D102
+    @property
+    def preprocess(self) -> Any: ...                  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...                 # noqa: D102
 
     def resolve(self, name: str) -> str:
         """The node that a name stands for, or :class:`LayerNotFoundError`."""
