@@ -5,9 +5,14 @@
 
 #include "sl/sl_common.h"
 
+enum { SL_RAND_ROWS = 64, SL_RAND_COLS = 16 }; /* pairs of a tile of sl_rand.c */
+
 typedef struct {
     const char *name;
     int lanes; /* float32 lanes of a vector register */
+    void (*rand_tile)(const float *restrict rows, const float *restrict panel, ptrdiff_t k,
+                      const float *restrict half_row, const float *restrict half_col, float *restrict m);
+    void (*rand_difference)(const float *restrict x, const float *restrict y, float *restrict col, float *restrict row);
 } sl_tier;
 
 extern const sl_tier sl_tier_baseline;

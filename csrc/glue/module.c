@@ -6,9 +6,11 @@
 #include <stdlib.h>
 
 extern PyMethodDef sl_build_methods[];
+extern PyMethodDef sl_alignment_methods[];
 
 static PyMethodDef *const families[] = {
     sl_build_methods,
+    sl_alignment_methods,
 };
 
 static int

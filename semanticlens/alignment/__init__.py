@@ -1,0 +1,1 @@
+"""Concept-based alignment: which concepts two networks share."""
