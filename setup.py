@@ -24,7 +24,7 @@ DEBUG = os.environ.get("SEMANTICLENS_DEBUG") == "1"
 
 # One translation unit per tier holds everything that is worth compiling more than once; see csrc/core/sl_tier.h.
 TIER_FLAGS = {
-    "csrc/core/tier_avx2.c": ["-mavx2", "-mfma", "-mf16c"],
+    "csrc/core/tier_avx2.c": ["-mavx2", "-mfma"],     # what runs_here() in sl_cpu.c asks the processor for, and no more
     "csrc/core/tier_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
 FLAGS = ["-std=c11", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
@@ -35,7 +35,7 @@ GLUE_WARNINGS = ["-Wno-missing-prototypes", "-Wno-cast-qual", "-Wno-undef"]   # 
 
 def compile_flags() -> list[str]:
     """Flags every source gets."""
-    flags = FLAGS + (["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-DNDEBUG"]) + WARNINGS
+    flags = FLAGS + (["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0", "-DNDEBUG"]) + WARNINGS
     if os.environ.get("SEMANTICLENS_WERROR") == "1":
         flags.append("-Werror")
     if os.environ.get("SEMANTICLENS_SANITIZE"):
@@ -50,6 +50,7 @@ class BuildExt(build_ext):
     """Compiles every source on its own (in parallel), so that a tier's file gets the tier's flags."""
 
     def build_extension(self, ext: Extension) -> None:
+        """Compile, then link with the flags the compilation had."""
         openmp = self._openmp_flags()
         common = compile_flags() + openmp
         sanitize = os.environ.get("SEMANTICLENS_SANITIZE")

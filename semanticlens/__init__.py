@@ -1,6 +1,6 @@
 """See, search, label and audit what a trained network has learned: on a CPU, without a deep-learning framework.
 
-The names below are what users meet; each is imported when it is first touched, so that ``import semanticlens`` costs little more than NumPy.
+The names below are what users meet; each is imported when it is first touched, so that ``import semanticlens`` costs next to nothing.
 """
 
 from __future__ import annotations

@@ -165,7 +165,8 @@ spread_of_atoms(atom *atoms, ptrdiff_t m)
 
 /* S(p + sign q), given the samples `both` where neither is zero. */
 static double
-spread_sparse(const column *P, const column *Q, const int32_t *both, ptrdiff_t n_both, ptrdiff_t n, int sign, double cross, atom *atoms)
+spread_sparse(const column *P, const column *Q, const int32_t *both, ptrdiff_t n_both, ptrdiff_t n, int sign,
+              double cross, atom *atoms)
 {
     const double zeros = (double)(n - P->n - Q->n);
     double sum = P->inside + Q->inside + zeros * (P->total + Q->total);
@@ -203,7 +204,8 @@ spread_direct(const float *restrict v, ptrdiff_t n)
 /* S of n values in any order.  v is overwritten, spare (n) is workspace.  Values are spread over equal cells of their range; a crowded cell is
  * treated again by itself, a cell of equal values costs nothing.  Past MAX_DEPTH (values that crowd at many scales) it sorts. */
 static double
-spread_any(float *restrict v, float *restrict spare, uint16_t *restrict slot, int32_t *restrict starts, ptrdiff_t n, int depth)
+spread_any(float *restrict v, float *restrict spare, uint16_t *restrict slot, int32_t *restrict starts, ptrdiff_t n,
+           int depth)
 {
     int32_t *start = starts + (ptrdiff_t)depth * (MAX_BUCKETS + 1);
     float low = v[0], high = v[0];
@@ -304,7 +306,8 @@ distance_of(const column *P, const column *Q, ptrdiff_t n, const workspace *w)
 
     if (n_both < most_both(n)) {
         const double cross = cross_sum(P, Q);
-        sum += spread_sparse(P, Q, w->both, n_both, n, 1, cross, w->atoms) + spread_sparse(P, Q, w->both, n_both, n, -1, cross, w->atoms);
+        sum += spread_sparse(P, Q, w->both, n_both, n, 1, cross, w->atoms) +
+               spread_sparse(P, Q, w->both, n_both, n, -1, cross, w->atoms);
     } else {
         sum += spread_dense(P, Q, n, 1, w) + spread_dense(P, Q, n, -1, w);
     }

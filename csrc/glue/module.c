@@ -23,7 +23,9 @@ select_tier(void)
     }
     if (sl_tier_select(wanted) != SL_OK) {
         PyErr_Format(PyExc_ImportError,
-                     "SEMANTICLENS_TIER=%s: this build has no such tier, or this machine cannot run it; unset the variable, or use 'baseline'", wanted);
+                     "SEMANTICLENS_TIER=%s: this build has no such tier, or this machine cannot run it; unset the "
+                     "variable, or use 'baseline'",
+                     wanted);
         return -1;
     }
     return 0;

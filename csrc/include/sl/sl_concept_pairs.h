@@ -13,7 +13,8 @@
 
 /* A side of the comparison: K concepts of n samples. */
 typedef struct {
-    const float *values; /* (K, n), one row per CONCEPT (the transpose of proximities); finite, >= 0 (not checked here) */
+    const float
+        *values; /* (K, n), one row per CONCEPT (the transpose of proximities); finite, >= 0 (not checked here) */
     const float *sorted; /* (K, n), each row of `values` in ascending order */
     ptrdiff_t k;
 } sl_concepts;
@@ -29,7 +30,7 @@ typedef struct {
  * Sums in double.  Each (a, b) belongs to one thread: bitwise equal for every n_threads.  Allocates O((k_p + k_q) + n_threads n) and 4 bytes for each
  * non-zero entry.
  * SL_ERR_ARG: n < 2 or n >= 2^31, a negative k, begin or end outside [0, p.k], n_threads < 1.  SL_ERR_NOMEM, SL_ERR_OVERFLOW. */
-sl_status sl_concept_distances_f32(const sl_concepts *p, const sl_concepts *q, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end,
-                                   double *restrict distance, double *restrict lone, int n_threads);
+sl_status sl_concept_distances_f32(const sl_concepts *p, const sl_concepts *q, ptrdiff_t n, ptrdiff_t begin,
+                                   ptrdiff_t end, double *restrict distance, double *restrict lone, int n_threads);
 
 #endif

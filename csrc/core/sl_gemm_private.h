@@ -1,0 +1,42 @@
+/* Pieces of the matrix product that convolutions share.  Private to csrc/core. */
+#ifndef SL_GEMM_PRIVATE_H
+#define SL_GEMM_PRIVATE_H
+
+#include "sl/sl_gemm.h"
+#include "sl_tier.h"
+
+enum {
+    SL_GEMM_MC = 240, /* rows of A per block: 240 x 320 floats = 300 kB of the second-level cache */
+    SL_MR_MAX = 16,   /* bounds of every tier's mr and nr */
+    SL_NR_MAX = 64,
+};
+
+static inline ptrdiff_t
+sl_min(ptrdiff_t a, ptrdiff_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline ptrdiff_t
+sl_ceil_div(ptrdiff_t a, ptrdiff_t b)
+{
+    return a / b + (a % b != 0);
+}
+
+static inline ptrdiff_t
+sl_round_up(ptrdiff_t a, ptrdiff_t b)
+{
+    return sl_ceil_div(a, b) * b;
+}
+
+/* Length of the blocks that k is cut into: equal up to the last, at most SL_GEMM_KC, 0 for k = 0. */
+ptrdiff_t sl_gemm_kblock(ptrdiff_t k);
+
+/* Packs m rows of A, k columns each, into ceil(m / mr) panels [k][mr]. */
+void sl_gemm_pack_a(const sl_tier *tier, const float *a, ptrdiff_t lda, ptrdiff_t m, ptrdiff_t k, float *dst);
+
+/* tier->gemm_panel for any number of columns 1..nr: a partial panel goes through `edge` (rows * nr floats). */
+void sl_gemm_run_panel(const sl_tier *tier, const float *a, ptrdiff_t rows, ptrdiff_t k, const float *b, ptrdiff_t ldb,
+                       ptrdiff_t cols, float *c, ptrdiff_t ldc, const sl_epilogue *e, float *edge);
+
+#endif

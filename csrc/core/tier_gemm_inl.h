@@ -1,0 +1,185 @@
+/* Micro-kernels of the matrix product: SL_MR x (SL_NV * SL_LANES) tiles of C held in registers.
+ *
+ * Every element of C is one chain of v_fma over k in ascending order, whatever the tile it falls into: results do not depend on how rows and
+ * columns are cut.  Operands are packed: A in panels [k][SL_MR], B in panels [k][SL_NV * SL_LANES]; see sl_gemm.h. */
+#if SL_LANES == 16
+#define SL_MR 12
+#define SL_NV 2
+#elif defined(SL_TIER_IS_NEON)
+#define SL_MR 6
+#define SL_NV 4
+#else
+#define SL_MR 6
+#define SL_NV 2
+#endif
+#define SL_NR (SL_NV * SL_LANES)
+
+SL_INLINE vf
+finish(vf v, const sl_epilogue *e)
+{
+    if (e->last && e->activation == SL_ACT_RELU) {
+        v = v_at_least(v, v_all(0.0F));
+    }
+    if (e->last && e->activation == SL_ACT_RELU6) {
+        v = v_at_most(v_at_least(v, v_all(0.0F)), v_all(6.0F));
+    }
+    return v;
+}
+
+/* C (rows, vecs * SL_LANES) from one panel of A and one of B; rows and vecs are constants where this is inlined. */
+SL_INLINE void
+tile(const int rows, const int vecs, ptrdiff_t k, const float *a, const float *b, ptrdiff_t ldb, float *c,
+     ptrdiff_t ldc, const sl_epilogue *e, ptrdiff_t row)
+{
+    vf acc[SL_MR][SL_NV];
+
+    SL_UNROLL
+    for (int i = 0; i < rows; i++) {
+        SL_UNROLL
+        for (int j = 0; j < vecs; j++) {
+            acc[i][j] = v_all(0.0F);
+        }
+    }
+    for (ptrdiff_t p = 0; p < k; p++) {
+        vf right[SL_NV];
+        SL_UNROLL
+        for (int j = 0; j < vecs; j++) {
+            right[j] = v_load(b + j * SL_LANES);
+        }
+        SL_UNROLL
+        for (int i = 0; i < rows; i++) {
+            const vf left = v_all(a[i]);
+            SL_UNROLL
+            for (int j = 0; j < vecs; j++) {
+                acc[i][j] = v_fma(left, right[j], acc[i][j]);
+            }
+        }
+        a += SL_MR;
+        b += ldb;
+    }
+    SL_UNROLL
+    for (int i = 0; i < rows; i++) {
+        const vf bias = v_all(e->bias_row != NULL ? e->bias_row[row + i] : 0.0F);
+        SL_UNROLL
+        for (int j = 0; j < vecs; j++) {
+            vf v = acc[i][j];
+            float *out = c + i * ldc + j * SL_LANES;
+            if (!e->first) {
+                v = v_load(out) + v;
+            } else {
+                if (e->bias_row != NULL) {
+                    v = v + bias;
+                }
+                if (e->bias_col != NULL) {
+                    v = v + v_load(e->bias_col + j * SL_LANES);
+                }
+                if (e->addend != NULL) {
+                    v = v + v_load(e->addend + (row + i) * e->ld_addend + j * SL_LANES);
+                }
+            }
+            v_store(out, finish(v, e));
+        }
+    }
+}
+
+#define SL_TILE_CASE(r)                                                                                                \
+    case r:                                                                                                            \
+        tile(r, vecs, k, a, b, ldb, c, ldc, e, row);                                                                   \
+        break;
+
+SL_INLINE void
+tile_rows(int rows, const int vecs, ptrdiff_t k, const float *a, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
+          const sl_epilogue *e, ptrdiff_t row)
+{
+    switch (rows) {
+        SL_TILE_CASE(1)
+        SL_TILE_CASE(2)
+        SL_TILE_CASE(3)
+        SL_TILE_CASE(4)
+        SL_TILE_CASE(5)
+#if SL_MR > 6
+        SL_TILE_CASE(6)
+        SL_TILE_CASE(7)
+        SL_TILE_CASE(8)
+        SL_TILE_CASE(9)
+        SL_TILE_CASE(10)
+        SL_TILE_CASE(11)
+#endif
+    default:
+        tile(SL_MR, vecs, k, a, b, ldb, c, ldc, e, row);
+    }
+}
+
+static void
+panel_full(const float *a, ptrdiff_t rows, ptrdiff_t k, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
+           const sl_epilogue *e)
+{
+    for (ptrdiff_t i = 0; i < rows; i += SL_MR) {
+        const ptrdiff_t left = rows - i;
+        tile_rows(left < SL_MR ? (int)left : SL_MR, SL_NV, k, a + i * k, b, ldb, c + i * ldc, ldc, e, i);
+    }
+}
+
+static void
+panel_narrow(const float *a, ptrdiff_t rows, ptrdiff_t k, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
+             const sl_epilogue *e)
+{
+    for (ptrdiff_t i = 0; i < rows; i += SL_MR) {
+        const ptrdiff_t left = rows - i;
+        tile_rows(left < SL_MR ? (int)left : SL_MR, 1, k, a + i * k, b, ldb, c + i * ldc, ldc, e, i);
+    }
+}
+
+/* C (rows, cols) from the panels of A and one panel of B: cols is SL_NR or SL_LANES. */
+static void
+gemm_panel(const float *a, ptrdiff_t rows, ptrdiff_t k, const float *b, ptrdiff_t ldb, ptrdiff_t cols, float *c,
+           ptrdiff_t ldc, const sl_epilogue *e)
+{
+    if (cols > SL_LANES) {
+        panel_full(a, rows, k, b, ldb, c, ldc, e);
+    } else {
+        panel_narrow(a, rows, k, b, ldb, c, ldc, e);
+    }
+}
+
+/* dst [k][width] = transpose of rows x k of src; missing rows (up to width) become 0.  width is a constant where this is inlined. */
+SL_INLINE void
+pack_rows(const int width, const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst)
+{
+    ptrdiff_t p = 0;
+
+    if (rows == width && width % SL_LANES == 0) {
+        for (; p + SL_LANES <= k; p += SL_LANES) {
+            SL_UNROLL
+            for (int block = 0; block < width / SL_LANES; block++) {
+                vf v[SL_LANES];
+                SL_UNROLL
+                for (int i = 0; i < SL_LANES; i++) {
+                    v[i] = v_load(src + (block * SL_LANES + i) * ld + p);
+                }
+                v_transpose(v);
+                SL_UNROLL
+                for (int i = 0; i < SL_LANES; i++) {
+                    v_store(dst + (p + i) * width + block * SL_LANES, v[i]);
+                }
+            }
+        }
+    }
+    for (; p < k; p++) {
+        for (ptrdiff_t i = 0; i < width; i++) {
+            dst[p * width + i] = i < rows ? src[i * ld + p] : 0.0F;
+        }
+    }
+}
+
+static void
+pack_a(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst)
+{
+    pack_rows(SL_MR, src, ld, rows, k, dst);
+}
+
+static void
+pack_b(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst)
+{
+    pack_rows(SL_NR, src, ld, rows, k, dst);
+}
