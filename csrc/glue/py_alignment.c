@@ -1,5 +1,6 @@
-/* Glue for sl_rand.h: parse, convert, check, release the GIL, call, map the status. */
+/* Glue for sl_rand.h and sl_concept_pairs.h: parse, convert, check, release the GIL, call, map the status. */
 #include "py_common.h"
+#include "sl/sl_concept_pairs.h"
 #include "sl/sl_rand.h"
 
 /* The representations of one call: borrowed arrays and the views the core reads. */
@@ -181,8 +182,61 @@ done:
     return result;
 }
 
+PyDoc_STRVAR(doc_concept_distances,
+             "concept_distances(p, p_sorted, q, q_sorted, distance, lone, begin, end, *, n_threads=1)\n--\n\n"
+             "Fill rows [begin, end) of distance and lone, in place; see semanticlens.alignment.pairs.");
+
+static PyObject *
+py_concept_distances(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"p", "p_sorted", "q", "q_sorted", "distance", "lone", "begin", "end", "n_threads", NULL};
+    PyObject *in[6], *result = NULL;
+    PyArrayObject *array[6] = {NULL, NULL, NULL, NULL, NULL, NULL};
+    sl_concepts p, q;
+    Py_ssize_t begin, end;
+    int n_threads = 1;
+    sl_status status;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOnn|$i:concept_distances", names, &in[0], &in[1], &in[2],
+                                     &in[3], &in[4], &in[5], &begin, &end, &n_threads)) {
+        return NULL;
+    }
+    for (int t = 0; t < 6; t++) {
+        array[t] = t < 4 ? sl_array(in[t], NPY_FLOAT, 2, names[t])
+                         : sl_array_inout(in[t], NPY_DOUBLE, t == 4 ? 2 : 1, names[t]);
+        if (array[t] == NULL) {
+            goto done;
+        }
+    }
+    if (sl_same_length(array[1], 0, array[0], 0, "p_sorted", "p") < 0 ||
+        sl_same_length(array[1], 1, array[0], 1, "p_sorted", "p") < 0 ||
+        sl_same_length(array[3], 0, array[2], 0, "q_sorted", "q") < 0 ||
+        sl_same_length(array[3], 1, array[2], 1, "q_sorted", "q") < 0 ||
+        sl_same_length(array[2], 1, array[0], 1, "q", "p") < 0 ||
+        sl_same_length(array[4], 0, array[0], 0, "distance", "p") < 0 ||
+        sl_same_length(array[4], 1, array[2], 0, "distance", "q") < 0 ||
+        sl_same_length(array[5], 0, array[0], 0, "lone", "p") < 0) {
+        goto done;
+    }
+    p = (sl_concepts){PyArray_DATA(array[0]), PyArray_DATA(array[1]), PyArray_DIM(array[0], 0)};
+    q = (sl_concepts){PyArray_DATA(array[2]), PyArray_DATA(array[3]), PyArray_DIM(array[2], 0)};
+    Py_BEGIN_ALLOW_THREADS status = sl_concept_distances_f32(&p, &q, PyArray_DIM(array[0], 1), begin, end,
+                                                             PyArray_DATA(array[4]), PyArray_DATA(array[5]), n_threads);
+    Py_END_ALLOW_THREADS if (sl_raise(status, "concept_distances: need at least two samples, begin and end in [0, "
+                                              "p.shape[0]], n_threads at least 1") == 0)
+    {
+        result = Py_NewRef(Py_None);
+    }
+done:
+    for (int t = 0; t < 6; t++) {
+        Py_XDECREF((PyObject *)array[t]);
+    }
+    return result;
+}
+
 #define ENTRY(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_VARARGS | METH_KEYWORDS, doc_##name}
 
 PyMethodDef sl_alignment_methods[] = {
-    ENTRY(rand_blocks), ENTRY(rand_sums), ENTRY(rand_accumulate), ENTRY(rand_finish), {NULL, NULL, 0, NULL},
+    ENTRY(rand_blocks), ENTRY(rand_sums),         ENTRY(rand_accumulate),
+    ENTRY(rand_finish), ENTRY(concept_distances), {NULL, NULL, 0, NULL},
 };

@@ -37,3 +37,23 @@ def row_differences(p: Array, q: Array) -> Array:
     i, j = np.triu_indices(n, 1)
     difference = np.abs(pair_distances(p) - pair_distances(q))
     return (np.bincount(i, difference, n) + np.bincount(j, difference, n)) / (n - 1)
+
+
+def concept_distance(p: Array, q: Array) -> float:
+    """Eq. 4 for one concept of each side, by forming the pairs."""
+    p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    i, j = np.triu_indices(len(p), 1)
+    return float(0.5 * np.abs(np.abs(p[i] - p[j]) - np.abs(q[i] - q[j])).mean())
+
+
+def concept_distances_by_sorting(p: Array, q: Array) -> Array:
+    """The same for all pairs of rows of p (Kp, n) and q (Kq, n), by the sorting identity."""
+    n = p.shape[1]
+    weight = 2.0 * np.arange(n) - n + 1
+
+    def spread(v: Array) -> Array:
+        return np.sort(v, axis=-1) @ weight
+
+    p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    both = np.stack([spread(row + q) + spread(row - q) for row in p]) if len(p) else np.zeros((0, len(q)))
+    return (both - spread(p)[:, None] - spread(q)[None]) / (n * (n - 1))

@@ -1,7 +1,8 @@
 """How alike are two representations, judged by which samples they hold together?  The generalized Rand index and its chance level.
 
 For rows P[i] of proximities to concepts, m_P(i, j) is half the L1 distance of two rows. The discordance d(P, Q) is the mean of
-|m_P - m_Q| over pairs; NDC = 1 - d (Huellermeier et al., IEEE TFS 20(3), 2012; eqs. 2-3 of Vielhaben et al., arXiv 2412.06639). For one-hot rows
+|m_P - m_Q| over pairs; NDC = 1 - d (Huellermeier et al., IEEE TFS 20(3), 2012; eqs. 2-3 of Vielhaben et al., arXiv
+2412.06639). For one-hot rows
 NDC is the Rand index, and the adjusted value below is the adjusted Rand index.
 """
 
@@ -19,9 +20,9 @@ from semanticlens._errors import DataError
 from semanticlens._kernels import alignment as kernels
 
 Noise = Literal["implicit", "explicit"]
-ROW_SUM_SLACK = 1e-4                                  # what rounding may add to a row sum of 1
+ROW_SUM_SLACK = 1e-4  # what rounding may add to a row sum of 1
 NEGATIVE_SLACK = 1e-6
-EVERY_PAIR_BELOW = 10_000                             # rows; above, the null's distributions come from every 16th tile
+EVERY_PAIR_BELOW = 10_000  # rows; above, the null's distributions come from every 16th tile
 
 
 def proximities(values: ArrayLike, *, name: str = "P", noise: Noise = "implicit") -> NDArray[np.float32]:
@@ -34,7 +35,8 @@ def proximities(values: ArrayLike, *, name: str = "P", noise: Noise = "implicit"
     name : str
         How messages call it.
     noise : {"implicit", "explicit"}
-        What the missing mass 1 - sum of a row means. "implicit" (published): nothing, so two pure-noise samples are maximally alike. "explicit":
+        What the missing mass 1 - sum of a row means. "implicit" (published): nothing, so two pure-noise samples are
+        maximally alike. "explicit":
         one more column holds it.
 
     Returns
@@ -44,7 +46,8 @@ def proximities(values: ArrayLike, *, name: str = "P", noise: Noise = "implicit"
     Raises
     ------
     DataError
-        If the matrix is empty, not finite, negative, or a row sums to more than 1; the message names the first such row.
+        If the matrix is empty, not finite, negative, or a row sums to more than 1; the message names the first such
+        row.
     """
     array = np.asarray(values)
     if array.ndim != 2 or array.shape[0] < 2:
@@ -55,12 +58,17 @@ def proximities(values: ArrayLike, *, name: str = "P", noise: Noise = "implicit"
         raise ValueError(f"noise={noise!r}: must be 'implicit' or 'explicit'")
     array = np.ascontiguousarray(array, dtype=np.float32)
     sums = array.sum(axis=1, dtype=np.float64)
-    for bad, what in ((~np.isfinite(sums), "is not finite"), (array.min(axis=1, initial=0.0) < -NEGATIVE_SLACK, "has a negative proximity"),
-                      (sums > 1 + ROW_SUM_SLACK, "sums to more than 1")):
+    for bad, what in (
+        (~np.isfinite(sums), "is not finite"),
+        (array.min(axis=1, initial=0.0) < -NEGATIVE_SLACK, "has a negative proximity"),
+        (sums > 1 + ROW_SUM_SLACK, "sums to more than 1"),
+    ):
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
-            raise DataError(f"{name}: row {row} {what} (sum {sums[row]:.6g}), as do {int(bad.sum()) - 1} others; proximities are finite, >= 0 and sum to "
-                            "at most 1 in a row: scale or clip them first")
+            raise DataError(
+                f"{name}: row {row} {what} (sum {sums[row]:.6g}), as do {int(bad.sum()) - 1} others; "
+                "proximities are finite, >= 0 and sum to at most 1 in a row: scale or clip them first"
+            )
     array = np.maximum(array, 0.0)
     if noise == "explicit":
         array = np.concatenate([array, np.maximum(1.0 - sums, 0.0).astype(np.float32)[:, None]], axis=1)
@@ -104,8 +112,11 @@ class Alignment:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def null_discordance(count_p: NDArray[np.int64], sum_p: NDArray[np.float64], count_q: NDArray[np.int64], sum_q: NDArray[np.float64]) -> float:
+def null_discordance(
+    count_p: NDArray[np.int64], sum_p: NDArray[np.float64], count_q: NDArray[np.int64], sum_q: NDArray[np.float64]
+) -> float:
     """E|X - Y| of two binned distributions: exact for pairs in different bins, the distance of the bins' means within one."""
+
     def below(values: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([[0], np.cumsum(values)[:-1]])
 
@@ -124,7 +135,8 @@ def _jackknife(d: float, rows: NDArray[np.float64]) -> float:
     return float(math.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
 
 
-def _same_rows(matrices: Sequence[NDArray[np.float32]], names: Sequence[str]) -> int:
+def same_rows(matrices: Sequence[NDArray[np.float32]], names: Sequence[str]) -> int:
+    """Number of rows of all matrices, or a DataError that names the one that differs."""
     n = len(matrices[0])
     for name, matrix in zip(names, matrices, strict=True):
         if len(matrix) != n:
@@ -149,8 +161,10 @@ def align(P: ArrayLike, Q: ArrayLike, *, noise: Noise = "implicit", progress: bo
 
     Notes
     -----
-    All n (n - 1) / 2 pairs are visited and none is stored: O(n^2 (Kp + Kq)) time, O(n (Kp + Kq)) memory. The expectation under permutation is exact
-    up to the width of one of 4096 bins within which values are taken together (under 1e-7); above 10 000 samples its distributions come from
+    All n (n - 1) / 2 pairs are visited and none is stored: O(n^2 (Kp + Kq)) time, O(n (Kp + Kq)) memory. The
+    expectation under permutation is exact
+    up to the width of one of 4096 bins within which values are taken together (under 1e-7); above 10 000 samples its
+    distributions come from
     every 16th tile of pairs. Results are the same for every thread count.
     """
     return matrix([P, Q], names=("P", "Q"), noise=noise, progress=progress, n_threads=n_threads)[0, 1]
@@ -180,8 +194,16 @@ class AlignmentMatrix:
 
     def __getitem__(self, pair: tuple[int, int]) -> Alignment:
         i, j = pair
-        return Alignment(d=float(self.d[i, j]), ndc=float(self.ndc[i, j]), ndc_null=float(self.ndc_null[i, j]), aci=float(self.aci[i, j]),
-                         stderr=float(self.stderr[i, j]), n=self.n, noise=self.noise, n_pairs=self.n * (self.n - 1) // 2)
+        return Alignment(
+            d=float(self.d[i, j]),
+            ndc=float(self.ndc[i, j]),
+            ndc_null=float(self.ndc_null[i, j]),
+            aci=float(self.aci[i, j]),
+            stderr=float(self.stderr[i, j]),
+            n=self.n,
+            noise=self.noise,
+            n_pairs=self.n * (self.n - 1) // 2,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Lists and numbers, for JSON."""
@@ -189,8 +211,14 @@ class AlignmentMatrix:
         return {"names": list(self.names), **arrays, "n": self.n, "noise": self.noise}
 
 
-def matrix(representations: Sequence[ArrayLike] | Mapping[str, ArrayLike], *, names: Sequence[str] | None = None, noise: Noise = "implicit",
-           progress: bool = False, n_threads: int | None = None) -> AlignmentMatrix:
+def matrix(
+    representations: Sequence[ArrayLike] | Mapping[str, ArrayLike],
+    *,
+    names: Sequence[str] | None = None,
+    noise: Noise = "implicit",
+    progress: bool = False,
+    n_threads: int | None = None,
+) -> AlignmentMatrix:
     """Compare every pair of representations in one pass over the pairs of samples.
 
     Parameters
@@ -207,7 +235,8 @@ def matrix(representations: Sequence[ArrayLike] | Mapping[str, ArrayLike], *, na
 
     Notes
     -----
-    Each representation's pair distances are computed once, not once per partner: the cost is n^2 sum_r K_r, against n^2 sum_{r,s} (K_r + K_s) pair by
+    Each representation's pair distances are computed once, not once per partner: the cost is n^2 sum_r K_r, against
+    n^2 sum_{r,s} (K_r + K_s) pair by
     pair.
     """
     if isinstance(representations, Mapping):
@@ -218,9 +247,10 @@ def matrix(representations: Sequence[ArrayLike] | Mapping[str, ArrayLike], *, na
     if not values or len(names) != len(values):
         raise ValueError(f"{len(values)} representations with {len(names)} names: give at least one, and a name for each")
     matrices = [proximities(v, name=name, noise=noise) for v, name in zip(values, names, strict=True)]
-    n = _same_rows(matrices, names)
+    n = same_rows(matrices, names)
     difference, _, rows, count, total = kernels.rand_pass(
-        matrices, with_rows=True, bin_every=1 if n <= EVERY_PAIR_BELOW else 16, progress=progress, n_threads=n_threads)
+        matrices, with_rows=True, bin_every=1 if n <= EVERY_PAIR_BELOW else 16, progress=progress, n_threads=n_threads
+    )
     R = len(matrices)
     null, stderr = np.zeros((R, R)), np.zeros((R, R))
     assert rows is not None
@@ -233,4 +263,6 @@ def matrix(representations: Sequence[ArrayLike] | Mapping[str, ArrayLike], *, na
                 pair += 1
     with np.errstate(invalid="ignore", divide="ignore"):
         aci = np.where(difference == 0.0, 1.0, 1.0 - difference / null)
-    return AlignmentMatrix(names=tuple(names), d=difference, ndc=1.0 - difference, ndc_null=1.0 - null, aci=aci, stderr=stderr, n=n, noise=noise)
+    return AlignmentMatrix(
+        names=tuple(names), d=difference, ndc=1.0 - difference, ndc_null=1.0 - null, aci=aci, stderr=stderr, n=n, noise=noise
+    )
