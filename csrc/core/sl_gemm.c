@@ -16,43 +16,61 @@ sl_gemm_kblock(ptrdiff_t k)
     return blocks > 0 ? sl_ceil_div(k, blocks) : 0;
 }
 
-/* C (rows, cols < nr) through a full-width copy. */
 static void
-edge_panel(const sl_tier *tier, const float *a, ptrdiff_t rows, ptrdiff_t k, const float *b, ptrdiff_t ldb,
-           ptrdiff_t cols, float *c, ptrdiff_t ldc, const sl_epilogue *e, float *edge)
+gather(const float *base, ptrdiff_t ld, ptrdiff_t rows, const sl_piece *pieces, ptrdiff_t n_pieces, ptrdiff_t width,
+       float *edge)
 {
-    const ptrdiff_t width = cols > tier->lanes ? tier->nr : tier->lanes;
-    const size_t bytes = (size_t)cols * sizeof *c;
-    sl_epilogue local = *e;
-    float bias[SL_NR_MAX] = {0.0F};
-
-    for (ptrdiff_t i = 0; i < rows && (!e->first || e->addend != NULL); i++) {
-        memcpy(edge + i * width, e->first ? e->addend + i * e->ld_addend : c + i * ldc, bytes);
-        memset(edge + i * width + cols, 0, (size_t)(width - cols) * sizeof *c);
-    }
-    if (e->addend != NULL) {
-        local.addend = edge;
-        local.ld_addend = width;
-    }
-    if (e->bias_col != NULL) {
-        memcpy(bias, e->bias_col, bytes);
-        local.bias_col = bias;
-    }
-    tier->gemm_panel(a, rows, k, b, ldb, width, edge, width, &local);
+    memset(edge, 0, (size_t)(rows * width) * sizeof *edge);
     for (ptrdiff_t i = 0; i < rows; i++) {
-        memcpy(c + i * ldc, edge + i * width, bytes);
+        for (ptrdiff_t r = 0; r < n_pieces; r++) {
+            memcpy(edge + i * width + pieces[r].column, base + i * ld + pieces[r].offset,
+                   (size_t)pieces[r].length * sizeof *edge);
+        }
+    }
+}
+
+static void
+scatter(float *base, ptrdiff_t ld, ptrdiff_t rows, const sl_piece *pieces, ptrdiff_t n_pieces, ptrdiff_t width,
+        const float *edge)
+{
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        for (ptrdiff_t r = 0; r < n_pieces; r++) {
+            memcpy(base + i * ld + pieces[r].offset, edge + i * width + pieces[r].column,
+                   (size_t)pieces[r].length * sizeof *edge);
+        }
     }
 }
 
 void
 sl_gemm_run_panel(const sl_tier *tier, const float *a, ptrdiff_t rows, ptrdiff_t k, const float *b, ptrdiff_t ldb,
-                  ptrdiff_t cols, float *c, ptrdiff_t ldc, const sl_epilogue *e, float *edge)
+                  const sl_piece *pieces, ptrdiff_t n_pieces, float *c, ptrdiff_t ldc, const sl_epilogue *e,
+                  float *edge)
 {
-    if (cols == tier->nr) {
-        tier->gemm_panel(a, rows, k, b, ldb, cols, c, ldc, e);
-    } else {
-        edge_panel(tier, a, rows, k, b, ldb, cols, c, ldc, e, edge);
+    const ptrdiff_t cols = pieces[n_pieces - 1].column + pieces[n_pieces - 1].length;
+    const ptrdiff_t width = cols > tier->lanes ? tier->nr : tier->lanes;
+    sl_epilogue local = *e;
+    float bias[SL_NR_MAX] = {0.0F};
+
+    if (cols == tier->nr && n_pieces == 1) {
+        if (e->addend != NULL) {
+            local.addend = e->addend + pieces[0].offset;
+        }
+        tier->gemm_panel(a, rows, k, b, ldb, cols, c + pieces[0].offset, ldc, &local);
+        return;
     }
+    if (!e->first) {
+        gather(c, ldc, rows, pieces, n_pieces, width, edge);
+    } else if (e->addend != NULL) {
+        gather(e->addend, e->ld_addend, rows, pieces, n_pieces, width, edge);
+        local.addend = edge;
+        local.ld_addend = width;
+    }
+    if (e->bias_col != NULL) {
+        memcpy(bias, e->bias_col, (size_t)cols * sizeof *bias);
+        local.bias_col = bias;
+    }
+    tier->gemm_panel(a, rows, k, b, ldb, width, edge, width, &local);
+    scatter(c, ldc, rows, pieces, n_pieces, width, edge);
 }
 
 void
@@ -91,9 +109,9 @@ sl_gemm_nt_serial_f32(const float *a, ptrdiff_t lda, ptrdiff_t m, const float *b
             const ptrdiff_t rows = sl_min(mc, m - i);
             sl_gemm_pack_a(tier, a + i * lda + k0, lda, rows, depth, left);
             for (ptrdiff_t j = 0; j < n; j += tier->nr) {
-                const ptrdiff_t cols = sl_min(tier->nr, n - j);
-                tier->pack_b(b + j * ldb + k0, ldb, cols, depth, right);
-                sl_gemm_run_panel(tier, left, rows, depth, right, tier->nr, cols, c + i * ldc + j, ldc, &e, edge);
+                const sl_piece piece = {.column = 0, .length = sl_min(tier->nr, n - j), .offset = j};
+                tier->pack_b(b + j * ldb + k0, ldb, piece.length, depth, right);
+                sl_gemm_run_panel(tier, left, rows, depth, right, tier->nr, &piece, 1, c + i * ldc, ldc, &e, edge);
             }
         }
     }

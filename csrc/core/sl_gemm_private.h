@@ -3,6 +3,7 @@
 #define SL_GEMM_PRIVATE_H
 
 #include "sl/sl_gemm.h"
+#include "sl/sl_elementwise.h"
 #include "sl_tier.h"
 
 enum {
@@ -10,6 +11,18 @@ enum {
     SL_MR_MAX = 16,   /* bounds of every tier's mr and nr */
     SL_NR_MAX = 64,
 };
+
+/* Begins every packed operand, so that one of another tier, build or shape is refused. */
+typedef struct {
+    char magic[8];
+    int32_t kind, lanes, width, kblock; /* width: mr or nr */
+    int64_t size[5];
+} sl_pack_header;
+
+#define SL_PACK_MAGIC "SLpack1" /* with its 0: eight bytes; raise the number when the layout changes */
+enum { SL_PACK_HEADER = 16 };   /* floats that the header takes */
+enum { SL_PACK_CONV = 1, SL_PACK_DENSE = 2 };
+_Static_assert(sizeof(sl_pack_header) <= SL_PACK_HEADER * sizeof(float), "the header has outgrown its place");
 
 static inline ptrdiff_t
 sl_min(ptrdiff_t a, ptrdiff_t b)
@@ -35,8 +48,14 @@ ptrdiff_t sl_gemm_kblock(ptrdiff_t k);
 /* Packs m rows of A, k columns each, into ceil(m / mr) panels [k][mr]. */
 void sl_gemm_pack_a(const sl_tier *tier, const float *a, ptrdiff_t lda, ptrdiff_t m, ptrdiff_t k, float *dst);
 
-/* tier->gemm_panel for any number of columns 1..nr: a partial panel goes through `edge` (rows * nr floats). */
+/* Columns of a panel of C that are neighbours in memory, `offset` floats from the first row's base in C and in the addend. */
+typedef struct {
+    ptrdiff_t column, length, offset;
+} sl_piece;
+
+/* tier->gemm_panel for a panel of 1..nr columns that lie in pieces; anything but one piece of nr columns goes through `edge` (rows * nr floats). */
 void sl_gemm_run_panel(const sl_tier *tier, const float *a, ptrdiff_t rows, ptrdiff_t k, const float *b, ptrdiff_t ldb,
-                       ptrdiff_t cols, float *c, ptrdiff_t ldc, const sl_epilogue *e, float *edge);
+                       const sl_piece *pieces, ptrdiff_t n_pieces, float *c, ptrdiff_t ldc, const sl_epilogue *e,
+                       float *edge);
 
 #endif

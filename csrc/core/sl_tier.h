@@ -18,6 +18,28 @@ typedef struct {
 } sl_epilogue;
 
 enum { SL_RAND_ROWS = 64, SL_RAND_COLS = 16 }; /* pairs of a tile of sl_rand.c */
+struct sl_lens_loops; /* sl_lens_private.h */
+
+/* Neighbouring columns of a panel of B that are neighbours in memory too. */
+typedef struct {
+    const float *source;
+    ptrdiff_t column, length;
+} sl_run;
+
+/* One plane of a depthwise convolution, its rows padded and split by stride phase in a buffer. */
+typedef struct {
+    ptrdiff_t kernel_h, kernel_w;
+    ptrdiff_t width;             /* of the output */
+    ptrdiff_t line;              /* floats from one buffer row to the next */
+    ptrdiff_t row_step;          /* floats from the first tap of an output row to that of the next */
+    ptrdiff_t tap_row;           /* floats from one kernel row to the next */
+    const ptrdiff_t *tap_column; /* (kernel_w) floats from the first tap of a kernel row */
+    const float *weights;        /* (taps, lanes), each weight repeated */
+    float bias;
+    int unit;                                     /* stride and dilation are 1 */
+    int relu;                                     /* 0: none, 1: max(., 0), 2: min(max(., 0), 6) */
+    enum { SL_STORE_WHOLE, SL_STORE_EXACT } mode; /* whole vectors may be stored beyond the end of a row, or not */
+} sl_depthwise;
 
 typedef struct {
     const char *name;
@@ -35,6 +57,42 @@ typedef struct {
     void (*rand_tile)(const float *restrict rows, const float *restrict panel, ptrdiff_t k,
                       const float *restrict half_row, const float *restrict half_col, float *restrict m);
     void (*rand_difference)(const float *restrict x, const float *restrict y, float *restrict col, float *restrict row);
+    const struct sl_lens_loops *lens; /* scores, cosines, labels */
+
+    /* Streaming selection; see tier_topm_inl.h. */
+    ptrdiff_t (*topm_scan)(const float *restrict values, const float *restrict limits, ptrdiff_t n,
+                           int32_t *restrict hits);
+    void (*topm_ranks)(float *restrict scores, ptrdiff_t n, int32_t *restrict ranks);
+    void (*topm_range)(const float *restrict x, ptrdiff_t n, float *least, float *largest);
+    int (*topm_pivot)(const float *restrict list, ptrdiff_t m, const float *restrict fresh, ptrdiff_t n, float below,
+                      float *pivot);
+
+    /* dst [k][nr]: row p, columns of run r = runs[r].source + offsets[p]; reads and writes up to lanes - 1 floats behind. */
+    void (*pack_runs)(const sl_run *runs, ptrdiff_t n_runs, const ptrdiff_t *offsets, ptrdiff_t k, float *dst);
+    /* dst[i] = src[i * step] for i < n */
+    void (*copy_strided)(const float *src, ptrdiff_t step, ptrdiff_t n, float *dst);
+
+    /* y[i] = f(x[i], z[i]) for i < n; y may be x or z. */
+    void (*map_activate)(const float *x, ptrdiff_t n, sl_activation kind, float *y);
+    void (*map_add)(const float *x, const float *z, ptrdiff_t n, sl_activation kind, float *y);
+    void (*map_multiply)(const float *x, const float *z, ptrdiff_t n, float *y);
+    void (*map_scale)(const float *x, ptrdiff_t n, float factor, float *y);
+    void (*map_scale_shift)(const float *x, ptrdiff_t n, float factor, float term, sl_activation kind, float *y);
+    /* Of n >= 1 values, or of their magnitudes; NaN if any is NaN.  The sum runs in double over 16 fixed lanes. */
+    float (*reduce_max)(const float *x, ptrdiff_t n, int magnitude);
+    double (*reduce_sum)(const float *x, ptrdiff_t n, int magnitude);
+    void (*softmax_row)(const float *x, ptrdiff_t n, float *y);
+
+    /* m[i] = max(m[i], x[i * step]), NaN wins;  sum[i] += x[i]. */
+    void (*row_max)(const float *x, ptrdiff_t n, float *m);
+    void (*row_max_strided)(const float *x, ptrdiff_t step, ptrdiff_t n, float *m);
+    void (*row_sum)(const float *x, ptrdiff_t n, double *sum);
+    /* `rows` output rows from the buffer rows that begin at `lines`; addend (only with SL_STORE_EXACT) like y, or NULL. */
+    void (*depthwise)(const sl_depthwise *d, const float *lines, ptrdiff_t rows, const float *addend, float *y);
+
+    /* rounds * peak_chains * lanes independent multiply-adds without touching memory; returns their sum so that they are not left out. */
+    int peak_chains;
+    float (*peak_loop)(ptrdiff_t rounds);
 } sl_tier;
 
 extern const sl_tier sl_tier_baseline;

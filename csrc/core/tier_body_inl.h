@@ -1,10 +1,23 @@
 /* Body of every tier file.  The includer defines SL_TIER (the struct's name), SL_TIER_NAME (its text) and SL_LANES (float32 lanes). */
 #include "sl_tier.h"
 
+#include <math.h>
+#include <string.h>
+
 #include "tier_vec_inl.h"
+
+#include "tier_elementwise_inl.h"
 
 #include "tier_gemm_inl.h"
 #include "tier_rand_inl.h"
+#include "tier_lens_inl.h"
+#include "tier_topm_inl.h"
+
+#include "tier_conv_inl.h"
+
+#include "tier_depthwise_inl.h"
+
+#include "tier_pool_inl.h"
 
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
@@ -16,4 +29,25 @@ const sl_tier SL_TIER = {
     .gemm_panel = gemm_panel,
     .pack_a = pack_a,
     .pack_b = pack_b,
+    .lens = &lens_loops,
+    .topm_scan = topm_scan,
+    .topm_ranks = topm_ranks,
+    .topm_range = topm_range,
+    .topm_pivot = topm_pivot,
+    .pack_runs = pack_runs,
+    .copy_strided = copy_strided,
+    .map_activate = map_activate,
+    .map_add = map_add,
+    .map_multiply = map_multiply,
+    .map_scale = map_scale,
+    .map_scale_shift = map_scale_shift,
+    .reduce_max = reduce_max,
+    .reduce_sum = reduce_sum,
+    .softmax_row = softmax_row,
+    .row_max = row_max,
+    .row_max_strided = row_max_strided,
+    .row_sum = row_sum,
+    .depthwise = depthwise,
+    .peak_chains = SL_PEAK_CHAINS,
+    .peak_loop = peak_loop,
 };

@@ -80,6 +80,13 @@ tile(const int rows, const int vecs, ptrdiff_t k, const float *a, const float *b
             v_store(out, finish(v, e));
         }
     }
+    if (e->last &&
+        e->activation >
+            SL_ACT_RELU6) { /* those that call for more registers, while the tile is in the first-level cache */
+        for (int i = 0; i < rows; i++) {
+            map_activate(c + i * ldc, vecs * SL_LANES, e->activation, c + i * ldc);
+        }
+    }
 }
 
 #define SL_TILE_CASE(r)                                                                                                \
@@ -182,4 +189,33 @@ static void
 pack_b(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst)
 {
     pack_rows(SL_NR, src, ld, rows, k, dst);
+}
+
+/* rounds x SL_PEAK_CHAINS independent multiply-adds on registers only: what the machine could do at best. */
+#define SL_PEAK_CHAINS 12
+static float
+peak_loop(ptrdiff_t rounds)
+{
+    vf x[SL_PEAK_CHAINS], sum = v_all(0.0F);
+    const vf factor = v_all(0.5F), term = v_all(1.0F);
+    float total = 0.0F;
+
+    SL_UNROLL
+    for (int i = 0; i < SL_PEAK_CHAINS; i++) {
+        x[i] = v_all((float)i);
+    }
+    for (ptrdiff_t r = 0; r < rounds; r++) {
+        SL_UNROLL
+        for (int i = 0; i < SL_PEAK_CHAINS; i++) {
+            x[i] = v_fma(x[i], factor, term);
+        }
+    }
+    SL_UNROLL
+    for (int i = 0; i < SL_PEAK_CHAINS; i++) {
+        sum = sum + x[i];
+    }
+    for (int l = 0; l < SL_LANES; l++) {
+        total += sum[l];
+    }
+    return total;
 }

@@ -22,6 +22,12 @@ typedef float vf __attribute__((vector_size(4 * SL_LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * SL_LANES)));
 typedef float vf_any __attribute__((vector_size(4 * SL_LANES), aligned(4), may_alias)); /* anywhere in memory */
 
+SL_INLINE ptrdiff_t
+sl_least(ptrdiff_t a, ptrdiff_t b)
+{
+    return a < b ? a : b;
+}
+
 SL_INLINE vf
 v_load(const float *p)
 {

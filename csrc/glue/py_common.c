@@ -10,8 +10,9 @@ sl_array(PyObject *obj, int type, int ndim, const char *argument)
     array = PyArray_FromAny(obj, descr, 0, 0, NPY_ARRAY_CARRAY_RO, NULL); /* steals one reference to descr */
     if (array == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {       /* NumPy's text does not name the argument */
         PyErr_Clear();
-        PyErr_Format(PyExc_TypeError, "%s must be an array of %R, or convert to it without loss", argument,
-                     (PyObject *)descr);
+        PyErr_Format(PyExc_TypeError, "%s must be an array of %R, or convert to it without loss, not %R", argument,
+                     (PyObject *)descr,
+                     PyArray_Check(obj) ? (PyObject *)PyArray_DESCR((PyArrayObject *)obj) : (PyObject *)Py_TYPE(obj));
     }
     Py_XDECREF((PyObject *)descr);
     if (array == NULL) {

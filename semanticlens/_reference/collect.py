@@ -1,7 +1,7 @@
 """Twins of the top-m kernels: sort everything, keep the best.
 
 One order everywhere: larger score first, equal scores (0.0 and -0.0 are equal) by the smaller id.  NaN is counted and never kept; -inf is "no
-score" and never kept; with ``positive_only`` neither is anything at or below 0.  The same (score, id) pair offered twice counts once.
+score" and never kept; with ``positive_only`` neither is anything at or below 0.  Ids are distinct: each sample is offered once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def top_m(values: F32, ids: I64, m: int, *, positive_only: bool = False) -> tupl
     scores, kept = empty_state(values.shape[1], m)
     for k, column in enumerate(values.T):
         valid = column > (0.0 if positive_only else -np.inf)
-        pairs = sorted({(-float(s), int(i)) for s, i in zip(column[valid], ids[valid], strict=True)})[:m]
+        pairs = sorted((-float(s), int(i)) for s, i in zip(column[valid], ids[valid], strict=True))[:m]
         for rank, (negative, i) in enumerate(pairs):
             scores[k, rank], kept[k, rank] = -negative, i
     return scores, kept, np.isnan(values).sum(axis=0, dtype=np.int64)

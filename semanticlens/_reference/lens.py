@@ -1,7 +1,8 @@
 """Twins of the kernels for concept vectors, scores, probing and labelling.
 
-All arithmetic in float64 and by another route than the kernels: pairs are formed, clusters live in the space of the examples, matrices are whole.
-Examples come dense, ``examples`` (K, m, d), or as rows ``ids`` (K, m) of a table ``examples`` (U, d); id -1 is an empty place.
+All arithmetic in float64 and by another route than the kernels: pairs are formed, clusters live in the space of the
+examples, matrices are whole. Examples come dense, ``examples`` (K, m, d), or as rows ``ids`` (K, m) of a table
+``examples`` (U, d); id -1 is an empty place.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def usable_rows(examples: Array, ids: Array | None, counts: Array | None) -> Ite
 
 
 def clarity(examples: Array, ids: Array | None = None, counts: Array | None = None, weights: Array | None = None) -> tuple[F64, I64]:
-    """(Weighted) mean cosine over all ordered pairs of different usable examples, by forming the pairs; and how many examples were usable."""
+    """(Weighted) mean cosine over all ordered pairs of different usable examples, by forming the pairs; and how many are usable."""
     values, used = [], []
     for k, (places, rows) in enumerate(usable_rows(examples, ids, counts)):
         w = np.ones(len(rows)) if weights is None else np.asarray(weights[k, places], dtype=np.float64)
@@ -43,8 +44,9 @@ def clarity(examples: Array, ids: Array | None = None, counts: Array | None = No
     return np.array(values, np.float64), np.array(used, np.int64)
 
 
-def concept_vectors(examples: Array, ids: Array | None = None, counts: Array | None = None, weights: Array | None = None, *,
-                    normalize: bool = False) -> tuple[NDArray[np.float32], I64]:
+def concept_vectors(
+    examples: Array, ids: Array | None = None, counts: Array | None = None, weights: Array | None = None, *, normalize: bool = False
+) -> tuple[NDArray[np.float32], I64]:
     """(Weighted) mean of the usable examples, or of their unit vectors; NaN where there is none or the weights are all 0."""
     vectors, used = [], []
     for k, (places, rows) in enumerate(usable_rows(examples, ids, counts)):
@@ -68,12 +70,13 @@ def uniform(seed: int, restart: int, draw: int) -> float:
 
 
 def _distances(rows: F64, centres: F64) -> F64:
-    return ((rows[:, None, :] - centres[None, :, :]) ** 2).sum(axis=2)
+    return np.asarray(((rows[:, None, :] - centres[None, :, :]) ** 2).sum(axis=2))
 
 
 def _first_centres(rows: F64, n_clusters: int, seed: int, restart: int) -> list[int]:
     """Greedy k-means++: each centre is the best of 2 + floor(ln h) draws with probability proportional to the squared distance."""
     n, draw = len(rows), 1
+    scatter = ((rows - rows.mean(axis=0)) ** 2).sum()
     chosen = [min(int(uniform(seed, restart, 0) * n), n - 1)]
     nearest = _distances(rows, rows[chosen])[:, 0]
     while len(chosen) < n_clusters and nearest.sum() > 0:
@@ -83,7 +86,7 @@ def _first_centres(rows: F64, n_clusters: int, seed: int, restart: int) -> list[
             draw += 1
             at = min(int(np.searchsorted(np.cumsum(nearest), target, side="right")), n - 1)
             total = np.minimum(nearest, _distances(rows, rows[[at]])[:, 0]).sum()
-            if total < best_total:
+            if total < best_total - 1e-12 * scatter:
                 best, best_total = at, total
         chosen.append(best)
         nearest = np.minimum(nearest, _distances(rows, rows[[best]])[:, 0])
@@ -92,8 +95,11 @@ def _first_centres(rows: F64, n_clusters: int, seed: int, restart: int) -> list[
 
 def _lloyd(rows: F64, labels: Array, n_clusters: int, max_iter: int) -> Array:
     """Assign and average until nothing moves; an empty cluster takes the point farthest from its own centre."""
+    scatter = ((rows - rows.mean(axis=0)) ** 2).sum()
     for _ in range(max_iter):
-        centres = np.array([rows[labels == c].mean(axis=0) if (labels == c).any() else np.full(rows.shape[1], np.inf) for c in range(n_clusters)])
+        centres = np.array(
+            [rows[labels == c].mean(axis=0) if (labels == c).any() else np.full(rows.shape[1], np.inf) for c in range(n_clusters)]
+        )
         with np.errstate(invalid="ignore"):
             distance = _distances(rows, centres)
         new = distance.argmin(axis=1)
@@ -101,7 +107,7 @@ def _lloyd(rows: F64, labels: Array, n_clusters: int, max_iter: int) -> Array:
             if not (new == c).any():
                 own = distance[np.arange(len(rows)), new]
                 own[np.bincount(new, minlength=n_clusters)[new] < 2] = 0.0
-                if own.max() > 0:
+                if own.max() > 1e-12 * scatter:
                     new[own.argmax()] = c
         if (new == labels).all():
             break
@@ -114,7 +120,7 @@ def _inertia(rows: F64, labels: Array) -> float:
 
 
 def cluster(rows: F64, *, n_clusters: int, n_init: int, max_iter: int, seed: int) -> Array:
-    """Labels of the best of ``n_init`` runs by inertia; a later run must be better by 1e-12 of the total scatter to replace an earlier one."""
+    """Labels of the best of ``n_init`` runs by inertia; a later run must be better by 1e-12 of the scatter."""
     scatter = ((rows - rows.mean(axis=0)) ** 2).sum()
     best: Array = np.zeros(len(rows), np.int64)
     best_inertia = np.inf
@@ -142,27 +148,37 @@ def cluster_exact(rows: F64) -> Array:
 
 
 def polysemanticity_of(rows: F64, labels: Array, n_clusters: int) -> float:
-    """1 - mean cosine of the cluster centres; with a cluster of fewer than two members 1 - mean cosine of the first ten rows to the mean."""
+    """1 - mean cosine of the cluster centres; if one has fewer than two members, 1 - mean cosine of the first ten rows to the mean."""
     if (rows == rows[0]).all():
         return 0.0
-    if np.bincount(labels, minlength=n_clusters).min() < 2:
-        pairs = [(rows.mean(axis=0), row) for row in rows[:10]]
-    else:
-        centres = [rows[labels == c].mean(axis=0) for c in range(n_clusters)]
-        pairs = [(centres[a], centres[b]) for a in range(n_clusters) for b in range(a)]
-    lengths = [np.linalg.norm(a) * np.linalg.norm(b) for a, b in pairs]
-    if min(lengths) <= 0:
-        return float("nan")
-    return 1.0 - float(np.mean([a @ b / n for (a, b), n in zip(pairs, lengths, strict=True)]))
+    small = np.bincount(labels, minlength=n_clusters).min() < 2
+    groups = [rows] if small else [rows[labels == c] for c in range(n_clusters)]
+    centres = [group.mean(axis=0) for group in groups]
+    if any((c**2).sum() <= 1e-13 * (group**2).sum(axis=1).mean() for c, group in zip(centres, groups, strict=True)):
+        return float("nan")  # members cancel: the centre has no direction
+    pairs = [(centres[0], row) for row in rows[:10]] if small else [(a, b) for i, a in enumerate(centres) for b in centres[:i]]
+    return 1.0 - float(np.mean([a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in pairs]))
 
 
-def polysemanticity(examples: Array, ids: Array | None = None, counts: Array | None = None, labels: Array | None = None, *, n_clusters: int = 2,
-                    n_init: int = 10, max_iter: int = 300, seed: int = 123, exact: bool = False) -> tuple[F64, NDArray[np.int32], F64]:
+def polysemanticity(
+    examples: Array,
+    ids: Array | None = None,
+    counts: Array | None = None,
+    labels: Array | None = None,
+    *,
+    n_clusters: int = 2,
+    n_init: int = 10,
+    max_iter: int = 300,
+    seed: int = 123,
+    exact: bool = False,
+) -> tuple[F64, NDArray[np.int32], F64]:
     """Score, labels (-1 where no usable example) and inertia of each component, in the space of the examples."""
     n_components, width = examples.shape[:2] if ids is None else ids.shape
     score, inertia = np.full(n_components, np.nan), np.full(n_components, np.nan)
     groups = np.full((n_components, width), -1, np.int32)
     for k, (places, rows) in enumerate(usable_rows(examples, ids, counts)):
+        if labels is not None:
+            places, rows = places[labels[k, places] >= 0], rows[labels[k, places] >= 0]
         if len(rows) < n_clusters:
             continue
         if labels is not None:
@@ -179,9 +195,9 @@ def polysemanticity(examples: Array, ids: Array | None = None, counts: Array | N
 
 def unit_rows(x: Array) -> F64:
     """Rows of length 1; NaN rows where the length is 0 or not finite."""
-    wide = np.asarray(x, np.float64)
+    wide: F64 = np.asarray(x, np.float64)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        unit = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+        unit: F64 = wide / np.linalg.norm(wide, axis=1, keepdims=True)
     unit[~np.isfinite(unit).all(axis=1)] = np.nan
     return unit
 
@@ -189,7 +205,7 @@ def unit_rows(x: Array) -> F64:
 def cosine(a: Array, b: Array) -> NDArray[np.float32]:
     """All cosines of the rows of two matrices, (Q, K); NaN where a row has none."""
     left, right = unit_rows(a), unit_rows(b)
-    bad = np.isnan(left).any(axis=1)[:, None] | np.isnan(right).any(axis=1)[None, :]
+    bad = np.logical_or.outer(np.isnan(left).any(axis=1), np.isnan(right).any(axis=1))
     return np.where(bad, np.nan, np.nan_to_num(left) @ np.nan_to_num(right).T).astype(np.float32)
 
 
@@ -207,7 +223,7 @@ def redundancy(vectors: Array) -> tuple[F64, I64]:
 
 
 def top_labels(vectors: Array, texts: Array, n: int) -> tuple[I64, NDArray[np.float32]]:
-    """For each row of ``vectors`` the ``n`` rows of ``texts`` of highest cosine, best first, lowest index on ties; -1 and NaN where there are fewer."""
+    """For each vector the ``n`` texts of highest cosine, best first, lowest index on ties; -1 and NaN where there are fewer."""
     scores = cosine(vectors, texts)
     order = np.argsort(np.where(np.isnan(scores), np.inf, -scores), axis=1, kind="stable")[:, :n].astype(np.int64)
     best = np.take_along_axis(scores, order, axis=1)

@@ -126,7 +126,7 @@ class ImageArchive(_Files):
     def _pictures(self) -> dict[str, zipfile.ZipInfo]:
         found: dict[str, zipfile.ZipInfo] = {}
         for entry in self._zip.infolist():
-            if entry.is_dir() or not _is_picture_name(entry.filename):
+            if entry.filename.endswith("/") or not _is_picture_name(entry.filename):   # is_dir() fails on an empty name
                 continue
             if entry.filename in found:
                 raise DataError(f"{self.path}: the name {entry.filename!r} occurs twice; make the archive anew")

@@ -79,8 +79,8 @@ def encoder_accuracies(encoder: Encoder, pictures: PictureSet) -> EncoderAccurac
     accuracy, choices = {}, {}
     for name, wordings in WORDINGS.items():
         values = [value for value, texts in wordings.items() if texts]
-        right = _nearest_is(encoder, images, [label(name, v) for v in values], [values.index(t[name]) if t[name] in values else -1 for t in pictures.truths])
-        accuracy[name], choices[name] = right, len(values)
+        truth = [values.index(t[name]) if t[name] in values else -1 for t in pictures.truths]
+        accuracy[name], choices[name] = _nearest_is(encoder, images, [label(name, v) for v in values], truth), len(values)
     pairs = [(shape, colour) for shape in ATTRIBUTES["shape"] for colour in ATTRIBUTES["colour"]]
     texts = [f"a {label('colour', colour)} {label('shape', shape)}" for shape, colour in pairs]
     accuracy["shape x colour"] = _nearest_is(encoder, images, texts, [pairs.index((t["shape"], t["colour"])) for t in pictures.truths])

@@ -63,7 +63,8 @@ class Draws:
         z = (counter ^ (counter >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
-        return ((z >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0).reshape(height, width)
+        result: _F = ((z >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0).reshape(height, width)
+        return result
 
 
 def _mix(z: int) -> int:
@@ -72,16 +73,21 @@ def _mix(z: int) -> int:
     return z ^ (z >> 31)
 
 
-def is_held_out(truth: Mapping[str, str]) -> bool:
-    """Whether the encoder never saw this combination in training.
+def held_out_pair(shape: NDArray[np.int64], colour: NDArray[np.int64], texture: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which combinations, given as positions in :data:`ATTRIBUTES`, the encoder never saw in training.
 
-    Held out are 8 of the 64 pairs of shape and colour and 8 of the 32 pairs of shape and texture; each shape, colour and texture is seen
-    in the other pairs.
+    Held out are 8 of the 64 pairs of shape and colour (one for each shape and for each colour) and 4 of the 32 pairs of shape and
+    texture.
     """
-    shape = ATTRIBUTES["shape"].index(truth["shape"])
-    colour = ATTRIBUTES["colour"].index(truth["colour"])
-    texture = ATTRIBUTES["texture"].index(truth["texture"])
-    return (3 * shape + colour) % 8 == 5 or (shape + texture) % 4 == 2
+    colours = (3 * shape + colour) % 8 == 5
+    textures = (shape % 2 == 0) & (texture == 1 + (shape // 2) % 3)
+    result: NDArray[np.bool_] = colours | textures
+    return result
+
+
+def is_held_out(truth: Mapping[str, str]) -> bool:
+    """Whether a picture with these attributes shows a held-out pair, see :func:`held_out_pair`."""
+    return bool(held_out_pair(*(np.asarray(ATTRIBUTES[name].index(truth[name])) for name in ("shape", "colour", "texture"))))
 
 
 def sample_truth(draws: Draws, combinations: str = "any") -> Truth:
@@ -103,12 +109,12 @@ def sample_truth(draws: Draws, combinations: str = "any") -> Truth:
 
 
 def _weighted(draws: Draws, shares: Mapping[str, float]) -> str:
-    u, value = draws.uniform(), ""
+    u = draws.uniform()
     for value, share in shares.items():
         u -= share
         if u < 0:
-            break
-    return value
+            return value
+    return value                                      # u was next to 1 and the shares next to it
 
 
 # ---------------------------------------------------------------------------------------------------------------- drawing
@@ -170,17 +176,20 @@ def _window(centre: float, reach: float) -> slice:
 def _shift(field: _F, by: int) -> _F:
     """The field moved down and right, its border repeated."""
     rows, columns = (np.maximum(np.arange(n) - by, 0) for n in field.shape)
-    return field[rows][:, columns]
+    result: _F = field[rows][:, columns]
+    return result
 
 
 def _circle(u: _F, v: _F, radius: float = 1.0) -> _F:
-    return np.sqrt(u * u + v * v) - radius
+    result: _F = np.sqrt(u * u + v * v) - radius
+    return result
 
 
 def _box(u: _F, v: _F, half_u: float, half_v: float) -> _F:
     a, b = np.abs(u) - half_u, np.abs(v) - half_v
     outside = np.sqrt(np.maximum(a, 0.0) * np.maximum(a, 0.0) + np.maximum(b, 0.0) * np.maximum(b, 0.0))
-    return outside + np.minimum(np.maximum(a, b), 0.0)
+    result: _F = outside + np.minimum(np.maximum(a, b), 0.0)
+    return result
 
 
 def _polygon(u: _F, v: _F, corners: Sequence[tuple[float, float]]) -> _F:
@@ -194,7 +203,8 @@ def _polygon(u: _F, v: _F, corners: Sequence[tuple[float, float]]) -> _F:
         qx, qy = px - along * ex, py - along * ey
         nearest = np.minimum(nearest, qx * qx + qy * qy)
         inside ^= ((py >= 0.0) != (v - by >= 0.0)) & ((px * ey - py * ex < 0.0) != (ey < 0.0))
-    return np.where(inside, -1.0, 1.0) * np.sqrt(nearest)
+    result: _F = np.where(inside, -1.0, 1.0) * np.sqrt(nearest)
+    return result
 
 
 _STAR = ((0.0, -1.15), (0.270, -0.372), (1.094, -0.355), (0.437, 0.142), (0.676, 0.930),
@@ -227,7 +237,8 @@ def _plain(p: _F, q: _F, draws: Draws) -> _F:
 def _wave(p: _F, period: float) -> _F:
     """Triangle wave of amplitude period/4: its sign alternates, its size is the distance to the next change."""
     phase = p / period - np.floor(p / period)
-    return (np.abs(phase - 0.5) - 0.25) * period
+    result: _F = (np.abs(phase - 0.5) - 0.25) * period
+    return result
 
 
 def _striped(p: _F, q: _F, draws: Draws) -> _F:
@@ -270,14 +281,22 @@ _BACKGROUNDS: dict[str, Callable[[Draws], _F]] = {
 }
 
 
-def _rectangle(image: _F, left: float, top: float, right: float, bottom: float, colour: tuple[float, float, float]) -> None:
-    """Fill a rectangle with fractional borders, smoothly."""
-    at = np.arange(SIZE, dtype=np.float64)
-    across = np.clip(np.minimum(at + 1.0, right) - np.maximum(at, left), 0.0, 1.0)
-    down = np.clip(np.minimum(at + 1.0, bottom) - np.maximum(at, top), 0.0, 1.0)
+def _rectangle(image: _F, box: tuple[float, float, float, float], colour: tuple[float, float, float]) -> None:
+    """Fill (left, top, right, bottom), with fractional borders."""
+    left, top, right, bottom = box
+    columns, across = _span(left, right)
+    rows, down = _span(top, bottom)
     cover = (down[:, None] * across[None, :])[..., None]
-    image *= 1.0 - cover
-    image += cover * np.array(colour, dtype=np.float64)
+    part = image[rows, columns]
+    part *= 1.0 - cover
+    part += cover * np.array(colour, dtype=np.float64)
+
+
+def _span(low: float, high: float) -> tuple[slice, _F]:
+    """The pixels that [low, high] touches, and how much of each it covers."""
+    pixels = slice(min(max(0, int(low)), SIZE), max(0, min(SIZE, int(high) + 1)))
+    at = np.arange(pixels.start, pixels.stop, dtype=np.float64)
+    return pixels, np.clip(np.minimum(at + 1.0, high) - np.maximum(at, low), 0.0, 1.0)
 
 
 def _corner_mark(image: _F, draws: Draws) -> None:
@@ -287,16 +306,16 @@ def _corner_mark(image: _F, draws: Draws) -> None:
     width, height = draws.uniform(13.0, 15.0), draws.uniform(9.0, 10.0)
     left = SIZE - x - width if right else x
     top = SIZE - y - height if low else y
-    _rectangle(image, left - 0.8, top - 0.8, left + width + 0.8, top + height + 0.8, (96, 96, 100))
-    _rectangle(image, left, top, left + width, top + height, (255, 255, 252))
-    _rectangle(image, left + 2.2, top + height / 2 - 1.6, left + width - 2.2, top + height / 2 + 1.6, (24, 24, 30))
+    _rectangle(image, (left - 0.8, top - 0.8, left + width + 0.8, top + height + 0.8), (96, 96, 100))
+    _rectangle(image, (left, top, left + width, top + height), (255, 255, 252))
+    _rectangle(image, (left + 2.2, top + height / 2 - 1.6, left + width - 2.2, top + height / 2 + 1.6), (24, 24, 30))
 
 
 def _frame(image: _F, draws: Draws) -> None:
     width = draws.uniform(2.5, 4.0)
     colour = draws.choice(((70.0, 44.0, 26.0), (40.0, 40.0, 46.0), (196.0, 160.0, 84.0)))
     for box in ((0, 0, SIZE, width), (0, SIZE - width, SIZE, SIZE), (0, 0, width, SIZE), (SIZE - width, 0, SIZE, SIZE)):
-        _rectangle(image, *box, colour)
+        _rectangle(image, box, colour)
 
 
 def _ruler(image: _F, draws: Draws) -> None:
@@ -305,10 +324,10 @@ def _ruler(image: _F, draws: Draws) -> None:
     depth, phase = draws.uniform(6.5, 8.0), draws.uniform(0.0, 4.0)
     canvas = image if side in ("top", "bottom") else image.transpose(1, 0, 2)
     canvas = canvas if side in ("top", "left") else canvas[::-1]
-    _rectangle(canvas, 0, 0, SIZE, depth, (246, 226, 150))
-    _rectangle(canvas, 0, depth - 0.8, SIZE, depth, (110, 96, 60))
+    _rectangle(canvas, (0, 0, SIZE, depth), (246, 226, 150))
+    _rectangle(canvas, (0, depth - 0.8, SIZE, depth), (110, 96, 60))
     for i in range(17):
-        _rectangle(canvas, phase + 4 * i - 0.6, 0, phase + 4 * i + 0.6, depth * (0.7 if i % 4 == 0 else 0.42), (40, 34, 24))
+        _rectangle(canvas, (phase + 4 * i - 0.6, 0, phase + 4 * i + 0.6, depth * (0.7 if i % 4 == 0 else 0.42)), (40, 34, 24))
 
 
 _OVERLAYS: dict[str, Callable[[_F, Draws], None]] = {

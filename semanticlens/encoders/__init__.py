@@ -29,5 +29,7 @@ def load(name: str) -> Encoder:
     """
     if name == "demo":
         return cast(Encoder, importlib.import_module("semanticlens.encoders.demo").load())
-    raise ValueError(f"no built-in encoder is called {name!r}; there is {', '.join(repr(known) for known in BUILT_IN)}. Nothing is downloaded: "
-                     "for CLIP and the like pass encoders.Arrays(images=..., texts=...) with precomputed vectors, or encoders.Callable(...)")
+    raise ValueError(
+        f"no built-in encoder is called {name!r}; there is {', '.join(repr(known) for known in BUILT_IN)}. Nothing is downloaded: "
+        "for CLIP and the like pass encoders.Arrays(images=..., texts=...) with precomputed vectors, or encoders.Callable(...)"
+    )

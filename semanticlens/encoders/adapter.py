@@ -31,12 +31,19 @@ class Callable:
     name : str
         Identifies what the functions compute: name the model and its checkpoint.
     fingerprint : str, optional
-        By default made from ``name`` and ``dim``, because the content of a function cannot be hashed: two models under one name would then pass
-        for one. Pass a hash of the weights where that matters.
+        By default made from ``name`` and ``dim``, because the content of a function cannot be hashed: two models
+        under one name would then pass for one. Pass a hash of the weights where that matters.
     """
 
-    def __init__(self, images: Function[[Sequence[Image.Image]], ArrayLike] | None = None, texts: Function[[Sequence[str]], ArrayLike] | None = None, *,
-                 dim: int, name: str, fingerprint: str | None = None) -> None:
+    def __init__(
+        self,
+        images: Function[[Sequence[Image.Image]], ArrayLike] | None = None,
+        texts: Function[[Sequence[str]], ArrayLike] | None = None,
+        *,
+        dim: int,
+        name: str,
+        fingerprint: str | None = None,
+    ) -> None:
         for argument, function in (("images", images), ("texts", texts)):
             if function is not None and not callable(function):
                 raise TypeError(f"{argument} must be a function, not {type(function).__name__}; for arrays use encoders.Arrays")

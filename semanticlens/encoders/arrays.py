@@ -27,17 +27,18 @@ class Arrays:
     Parameters
     ----------
     images : array_like of shape (N, d), float32 or float16, optional
-        Row i is the vector of picture i of the data set; a memory map is fine.  A row with a NaN, an infinity or of length 0 says that the picture
-        has no vector: statistics leave it out, and building a database warns with their number.
+        Row i is the vector of picture i of the data set; a memory map is fine.  A row with a NaN, an infinity or of
+        length 0 says that the picture has no vector: statistics leave it out, and building a database warns with
+        their number.
     texts : mapping of str to vector, or (names, matrix (L, d)), optional
         The texts that can be asked for.  With templates, the filled-in templates; for null correction, also the empty text "".
         Every vector must be finite and not of length 0.
     name : str
         What to call it in messages and records: best the model and its checkpoint.
     fingerprint : str, optional
-        By default the SHA-256 of ``images`` (of ``texts`` if there are no images).  Texts do not change it when there are images, so that words
-        can be added later.  Pass ``db.record["encoder"]["fingerprint"]`` to search an existing database with text vectors alone: you then vouch for
-        their coming from the same model.
+        By default the SHA-256 of ``images`` (of ``texts`` if there are no images).  Texts do not change it when
+        there are images, so that words can be added later.  Pass ``db.record["encoder"]["fingerprint"]`` to search
+        an existing database with text vectors alone: you then vouch for their coming from the same model.
 
     Raises
     ------
@@ -47,14 +48,18 @@ class Arrays:
         float64 arrays: narrowing is left to the caller.
     """
 
-    def __init__(self, images: ArrayLike | None = None, texts: Texts | None = None, *, name: str = "arrays", fingerprint: str | None = None) -> None:
+    def __init__(
+        self, images: ArrayLike | None = None, texts: Texts | None = None, *, name: str = "arrays", fingerprint: str | None = None
+    ) -> None:
         if images is None and texts is None:
             raise DataError("Arrays needs images=(N, d), texts={text: vector}, or both")
         self._images = None if images is None else as_float32(images, "images", 2)
         self._index, self._texts = _text_table(texts)
         widths = [a.shape[1] for a in (self._images, self._texts) if a is not None]
         if len(set(widths)) > 1:
-            raise DataError(f"images have {widths[0]} dimensions, but texts have {widths[1]}: they must come from the two towers of one model")
+            raise DataError(
+                f"images have {widths[0]} dimensions, but texts have {widths[1]}: they must come from the two towers of one model"
+            )
         if widths[0] == 0:
             raise DataError("vectors must have at least one dimension")
         self.name, self.dim = str(name), widths[0]
@@ -85,8 +90,10 @@ class Arrays:
             raise DataError(f"encoder {self.name!r} has no image vectors: make it with Arrays(images=..., texts=...)")
         if positions.size and (positions.min() < 0 or positions.max() >= len(self._images)):
             wrong = int(positions[(positions < 0) | (positions >= len(self._images))][0])
-            raise DataError(f"there is no vector for picture {wrong}: encoder {self.name!r} has {len(self._images)} image vectors; "
-                            "row i must belong to position i of the data set")
+            raise DataError(
+                f"there is no vector for picture {wrong}: encoder {self.name!r} has {len(self._images)} image vectors; "
+                "row i must belong to position i of the data set"
+            )
         return np.ascontiguousarray(self._images[positions])
 
     def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
@@ -96,7 +103,9 @@ class Arrays:
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of these texts, (n, d); DataError with the nearest known texts if one is unknown."""
         if self._texts is None:
-            raise DataError(f"encoder {self.name!r} has no text vectors: make it with Arrays(images=..., texts=...), or search with vectors")
+            raise DataError(
+                f"encoder {self.name!r} has no text vectors: make it with Arrays(images=..., texts=...), or search with vectors"
+            )
         unknown = [text for text in texts if text not in self._index]
         if unknown:
             raise DataError(self._unknown(unknown))
@@ -106,11 +115,15 @@ class Arrays:
         first = unknown[0]
         more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         if not first:
-            return (f"encoder {self.name!r} has no vector for the empty text ''{more}, which null correction subtracts: "
-                    "add it to texts, or use null=\"none\"")
+            return (
+                f"encoder {self.name!r} has no vector for the empty text ''{more}, which null correction subtracts: "
+                'add it to texts, or use null="none"'
+            )
         near = difflib.get_close_matches(first, list(self._index), n=5, cutoff=0.5) or list(self._index)[:5]
-        return (f"encoder {self.name!r} has no vector for the text {first!r}{more}; nearest of its {len(self._index)} texts: "
-                f"{', '.join(repr(text) for text in near)}")
+        return (
+            f"encoder {self.name!r} has no vector for the text {first!r}{more}; nearest of its {len(self._index)} texts: "
+            f"{', '.join(repr(text) for text in near)}"
+        )
 
     def __repr__(self) -> str:
         images = "no images" if self._images is None else f"{len(self._images)} images"
@@ -125,7 +138,9 @@ def _text_table(texts: Any) -> tuple[dict[str, int], NDArray[np.float32] | None]
         rows = [as_float32(vector, f"texts[{name!r}]", 1) for name, vector in texts.items()]
         wrong = [name for name, row in zip(names, rows, strict=True) if row.shape != rows[0].shape]
         if wrong:
-            raise DataError(f"texts[{wrong[0]!r}] has {rows[names.index(wrong[0])].size} numbers, but texts[{names[0]!r}] has {rows[0].size}")
+            raise DataError(
+                f"texts[{wrong[0]!r}] has {rows[names.index(wrong[0])].size} numbers, but texts[{names[0]!r}] has {rows[0].size}"
+            )
         matrix = np.stack(rows) if rows else np.empty((0, 0), np.float32)
     elif isinstance(texts, tuple) and len(texts) == 2:
         names = [str(name) for name in texts[0]]

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from semanticlens._errors import DataError, ModelFileError
 from semanticlens.io import read_tensors, sha256_of_arrays, write_tensors
 from semanticlens.nn.network import Network, Node
+from semanticlens.nn.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["DemoEncoder", "UnknownWordWarning", "load", "tokenize", "write_encoder"]
+__all__ = ["DemoEncoder", "UnknownWordWarning", "centre", "load", "tokenize", "write_encoder"]
 
 FORMAT, VERSION = "semanticlens-demo-encoder", "1"
 _WORD = re.compile(r"[^\W_]+")
@@ -86,24 +87,29 @@ class DemoEncoder:
             raise ModelFileError(f"{path} is damaged: its content does not fit its SHA-256; get the file again")
         content = json.loads(graph)
         self.words: tuple[str, ...] = tuple(content["words"])
-        self.size, self.dim = int(content["size"]), int(content["dim"])
+        self.preprocess, self.dim = Preprocess.from_dict(content["preprocess"]), int(content["dim"])
         self.fingerprint = file.metadata["sha256"]
         self.n_threads = n_threads
         self._index = {word: i for i, word in enumerate(self.words)}
-        self._offset, self._scale = np.float32(content["offset"]), np.float32(content["scale"])
         params = {name: np.asarray(array, dtype=np.float32) for name, array in file.items()}
-        self.image_tower = _tower("image", content["image"], params, (3, self.size, self.size))
+        self._image_mean, self._text_mean = params["image.mean"], params["text.mean"]
+        self.image_tower = _tower("image", content["image"], params, self.preprocess.output_shape)
         self.text_tower = _tower("text", content["text"], params, (len(self.words),))
 
     def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Unit vectors of pictures of any size, shape (n, 64).
 
         A picture is made RGB and stretched to 64 x 64: what is in its corners stays in view.
+
+        Raises
+        ------
+        DataError
+            If something is not a picture or has no pixels.
         """
         result = np.empty((len(images), self.dim), dtype=np.float32)
         for start in range(0, len(images), _BATCH):
-            batch = np.stack([self._pixels(image) for image in images[start : start + _BATCH]])
-            result[start : start + len(batch)] = self._run(self.image_tower, batch)
+            batch = np.stack([self.preprocess(image) for image in images[start : start + _BATCH]])
+            result[start : start + len(batch)] = self._run(self.image_tower, batch, self._image_mean)
         return result
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -125,28 +131,20 @@ class DemoEncoder:
         unknown: list[str] = []
         for start in range(0, len(texts), _BATCH):
             batch = np.stack([self._bag(text, unknown) for text in texts[start : start + _BATCH]])
-            result[start : start + len(batch)] = self._run(self.text_tower, batch)
+            result[start : start + len(batch)] = self._run(self.text_tower, batch, self._text_mean)
         if unknown:
             warnings.warn(f"the demo encoder left out words it does not know: {self._suggest(unknown)}", UnknownWordWarning, stacklevel=2)
         return result
 
-    def _run(self, tower: Network, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        raw = tower.run(x, record=["output"], n_threads=self.n_threads)["output"]
-        lengths = np.sqrt(np.sum(raw.astype(np.float64) ** 2, axis=1, keepdims=True))
-        return (raw / np.maximum(lengths, 1e-12)).astype(np.float32)
+    def _run(self, tower: Network, x: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit vectors, minus their training mean, made unit vectors again.
 
-    def _pixels(self, image: Image.Image) -> NDArray[np.float32]:
-        from PIL import Image as pil
-
-        if not isinstance(image, pil.Image):
-            raise TypeError(f"images must be PIL pictures, not {type(image).__name__}: convert arrays with PIL.Image.fromarray")
-        if 0 in image.size:
-            raise DataError(f"a picture of {image.size[0]} x {image.size[1]} pixels has no content to encode")
-        image = image.convert("RGB")
-        if image.size != (self.size, self.size):
-            image = image.resize((self.size, self.size), pil.Resampling.BILINEAR)
-        pixels = np.asarray(image, dtype=np.float32)
-        return np.ascontiguousarray(((pixels - self._offset) * self._scale).transpose(2, 0, 1))
+        Contrastive training leaves pictures and texts in two separate cones; without their means, both are spread around the origin, and a
+        cosine of 0 says "neither more nor less than any picture".
+        """
+        raw = tower.run(x, record=["output"], n_threads=self.n_threads)["output"].astype(np.float64)
+        result: NDArray[np.float32] = _unit(_unit(raw) - mean).astype(np.float32)
+        return result
 
     def _bag(self, text: str, unknown: list[str]) -> NDArray[np.float32]:
         """Share of each known word in a text; unknown ones are appended to ``unknown``."""
@@ -179,17 +177,36 @@ class DemoEncoder:
         return ", ".join(lines)
 
     def __repr__(self) -> str:
-        return f"DemoEncoder({len(self.words)} words, {self.size} x {self.size} pixels, {self.dim} dimensions, {self.fingerprint[:12]})"
+        height, width = self.preprocess.size
+        return f"DemoEncoder({len(self.words)} words, {height} x {width} pixels, {self.dim} dimensions, {self.fingerprint[:12]})"
+
+
+def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = rows / np.maximum(np.sqrt(np.sum(rows * rows, axis=1, keepdims=True)), 1e-12)
+    return result
 
 
 def _digest(graph: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     return hashlib.sha256(f"{graph}\n{sha256_of_arrays(arrays)}".encode()).hexdigest()
 
 
-def _tower(name: str, nodes: Sequence[Mapping[str, Any]], params: Mapping[str, NDArray[np.float32]], input_shape: tuple[int, ...]) -> Network:
+def _tower(name: str, nodes: Sequence[Mapping[str, Any]], params: Mapping[str, NDArray[np.float32]],
+           input_shape: tuple[int, ...]) -> Network:
     made = [Node(n["name"], n["op"], tuple(n["inputs"]), n["params"], n["attrs"]) for n in nodes]
     own = {key: params[key] for node in made for key in node.params.values()}
     return Network(made, own, input_shape=input_shape, output=made[-1].name, name=f"demo {name} tower")
+
+
+def centre(path: str | os.PathLike[str], images: Sequence[Image.Image], texts: Sequence[str]) -> None:
+    """Set the means of an encoder file to those of its vectors of these pictures and texts."""
+    file = read_tensors(path)
+    params = {name: np.array(array) for name, array in file.items()}
+    for name in ("image.mean", "text.mean"):
+        params[name][:] = 0
+    write_encoder(path, json.loads(file.metadata["graph"]), params)
+    encoder = DemoEncoder(path)
+    params["image.mean"], params["text.mean"] = encoder.encode_images(images).mean(axis=0), encoder.encode_texts(texts).mean(axis=0)
+    write_encoder(path, json.loads(file.metadata["graph"]), params)
 
 
 def write_encoder(path: str | os.PathLike[str], content: Mapping[str, Any], params: Mapping[str, NDArray[Any]]) -> None:
@@ -199,10 +216,10 @@ def write_encoder(path: str | os.PathLike[str], content: Mapping[str, Any], para
     ----------
     path : path-like
     content : mapping
-        ``size``, ``dim``, ``offset``, ``scale`` (pixel p enters as (p - offset) * scale), ``words``, and the nodes of the two towers, ``image``
-        and ``text``, in the form of a network bundle.
+        ``dim``, ``preprocess`` (``Preprocess.to_dict()``), ``words``, and the nodes of the two towers, ``image`` and ``text``, in the form
+        of a network bundle.
     params : mapping of str to ndarray
-        The arrays that the nodes name.
+        The arrays that the nodes name, and ``image.mean`` and ``text.mean``, the means of unit vectors that are taken off.
     """
     half = {name: np.asarray(array, dtype=np.float16) for name, array in params.items()}
     if not all(np.isfinite(array).all() for array in half.values()):

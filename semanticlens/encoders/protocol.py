@@ -22,8 +22,9 @@ _MEMBERS = ("name", "dim", "fingerprint", "encode_images", "encode_texts")
 class Encoder(Protocol):
     """Maps pictures and texts into one space of ``dim`` dimensions.
 
-    Any object with these five members is an encoder; there is nothing to inherit from. An encoder whose picture vectors are computed beforehand
-    may offer ``image_vectors(ids) -> (n, dim)`` in addition, which :meth:`semanticlens.ConceptDB.build` then prefers to ``encode_images``.
+    Any object with these five members is an encoder; there is nothing to inherit from. An encoder whose picture
+    vectors are computed beforehand may offer ``image_vectors(ids) -> (n, dim)`` in addition, which
+    :meth:`semanticlens.ConceptDB.build` then prefers to ``encode_images``.
     """
 
     @property
@@ -52,18 +53,22 @@ class Encoder(Protocol):
 
 def check_encoder(encoder: Any) -> Encoder:
     """``encoder`` itself, or TypeError naming the members it lacks."""
-    missing = [name for name in _MEMBERS if not hasattr(encoder, name)]
     if isinstance(encoder, str):
         raise TypeError(f"encoder={encoder!r} is a text: pass the encoder itself, for example semanticlens.encoders.load({encoder!r})")
-    if missing or isinstance(encoder, type):
-        raise TypeError(f"encoder={encoder!r} is not an encoder: it lacks {', '.join(missing) or 'an instance (this is the class)'}; "
-                        "see semanticlens.encoders.Encoder, and encoders.Callable to wrap functions")
+    if isinstance(encoder, type):
+        raise TypeError(f"encoder={encoder.__name__} is a class: pass an instance of it")
+    missing = [name for name in _MEMBERS if not hasattr(encoder, name)]
+    if missing:
+        raise TypeError(
+            f"encoder={encoder!r:.80} is not an encoder: it lacks {', '.join(missing)}; see semanticlens.encoders.Encoder, "
+            "and encoders.Callable to wrap functions"
+        )
     return encoder  # type: ignore[no-any-return]
 
 
 def check_vectors(values: ArrayLike, n: int, dim: int, what: str) -> NDArray[np.float32]:
     """``values`` as (n, dim) float32, or DataError saying what came instead; ``what`` names who returned it."""
-    detached = values.detach().cpu() if hasattr(values, "detach") else values     # a torch tensor, without importing torch
+    detached = values.detach().cpu() if hasattr(values, "detach") else values  # a torch tensor, without importing torch
     array = np.asarray(detached)
     if array.shape != (n, dim) or array.dtype.kind != "f":
         raise DataError(f"{what} must return floating-point numbers of shape ({n}, {dim}), not {array.dtype} of shape {array.shape}")

@@ -152,7 +152,7 @@ class _Layer:
         return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self.best.restore(arrays["scores"], arrays["ids"], arrays["nan_counts"])
+        self.best.merge(arrays["scores"], arrays["ids"], arrays["nan_counts"])
         if self.classes is not None:
             self.classes.scores[...] = arrays["class_scores"]
 
@@ -250,7 +250,7 @@ class _Run:
     def _targets(self, ids: NDArray[np.int64]) -> NDArray[np.int64] | None:
         if self.plan.targets is None:
             return None
-        if ids.size and ids.max() >= len(self.plan.targets):
+        if ids.size and int(ids.max()) >= len(self.plan.targets):
             raise DataError(f"sample id {ids.max()} has no label: labels has {len(self.plan.targets)} entries")
         return self.plan.targets[ids]
 
@@ -295,7 +295,7 @@ class _Run:
         for name in self.plan.layers if self.plan.layers is not None else tuple(self.layers):
             state = self.layers[name]
             best = state.best
-            layers[name] = LayerExamples(name, best.ids.copy(), best.scores.copy(), best.counts, best.nan_counts.copy(), n, state.pool.name,
+            layers[name] = LayerExamples(name, best.ids.copy(), best.scores.copy(), best.counts.copy(), best.nan_counts.copy(), n, state.pool.name,
                                          None if state.classes is None else state.classes.scores.copy())
         record = {**self.made_of, "data": _describe_data(self.made_of["data"]), "layers": list(layers), "samples": self.seen.intervals,
                   "skipped": sorted(self._skipped(), key=lambda entry: int(entry["id"])), "version": __version__}

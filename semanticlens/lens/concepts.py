@@ -44,7 +44,8 @@ class LayerConcepts:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        return f"LayerConcepts({self.layer!r}, {len(self)} components ({int(self.dead.sum())} dead), {self.ids.shape[1]} examples each, {self.vectors.shape[1]} dimensions)"
+        sizes = f"{self.ids.shape[1]} examples each, {self.vectors.shape[1]} dimensions"
+        return f"LayerConcepts({self.layer!r}, {len(self)} components ({int(self.dead.sum())} dead), {sizes})"
 
     def examples(self, component: int) -> NDArray[np.int64]:
         """Data set positions of a component's examples, best first, without empty places."""

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from semanticlens._errors import DataError, LayerNotFoundError, MismatchError, SkippedDataWarning
-from semanticlens._kernels import lens as kernels
+from semanticlens._errors import DataError, LayerNotFoundError, MismatchError, ModelFileError
 from semanticlens._kernels import resolve_threads
 from semanticlens._version import __version__
 from semanticlens.encoders.protocol import Encoder, check_encoder
 from semanticlens.lens import embed, scores
 from semanticlens.lens.concepts import LayerConcepts
 from semanticlens.lens.label import label_vectors, vocabulary_queries
+from semanticlens.lens.parts import (
+    check_source,
+    data_record,
+    example_rows,
+    form_concepts,
+    layer_record,
+    merge_samples,
+    name_of,
+    print_of,
+    warn_unusable,
+)
 from semanticlens.lens.probe import Queries, make_queries, probe
 from semanticlens.lens.results import Hit, Labels, LayerScores, Scores, SearchResult, text_table
 from semanticlens.lens.store import read_database, write_database
@@ -39,10 +48,6 @@ class ConceptDB(Mapping[str, LayerConcepts]):
 
     Attributes
     ----------
-    embeddings : ndarray of shape (U, d), float32
-        Of every picture that is some component's example.
-    sample_ids : ndarray of shape (U,), int64
-        Their positions in the data set, ascending.
     record : dict
         What made the database: hashes of network, data and encoder, parameters, version.
     images : data set or None
@@ -57,9 +62,20 @@ class ConceptDB(Mapping[str, LayerConcepts]):
 
     # ------------------------------------------------------------------ making, keeping
     @classmethod
-    def build(cls, examples: Mapping[str, Any], images: Any = None, encoder: Encoder | None = None, *, normalize_examples: bool = False,
-              weighting: str = "mean", thumbnails: int = 96, batch_size: int = 64, progress: bool = False,
-              checkpoint: str | os.PathLike[str] | None = None, n_threads: int | None = None) -> ConceptDB:
+    def build(
+        cls,
+        examples: Mapping[str, Any],
+        images: Any = None,
+        encoder: Encoder | None = None,
+        *,
+        normalize_examples: bool = False,
+        weighting: str = "mean",
+        thumbnails: int = 96,
+        batch_size: int = 64,
+        progress: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        n_threads: int | None = None,
+    ) -> ConceptDB:
         """Encode the concept examples and form the concept vectors.
 
         Parameters
@@ -67,7 +83,8 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         examples : ConceptExamples
             From :func:`semanticlens.collect`; or any mapping of layer to an object with ``ids``, ``scores``, ``counts``.
         images : data set, optional
-            The data set the examples were collected on.  May be left out if the encoder has precomputed vectors; there are no thumbnails then.
+            The data set the examples were collected on.  May be left out if the encoder has precomputed vectors;
+            there are no thumbnails then.
         encoder : Encoder
             Only the pictures that occur in ``examples`` are encoded, each once.
         normalize_examples : bool
@@ -80,8 +97,8 @@ class ConceptDB(Mapping[str, LayerConcepts]):
             Pictures per call of the encoder.
         progress : bool
         checkpoint : path, optional
-            Where to save the state of the embedding pass every few seconds and on interruption; a rerun goes on from there and gives the same bytes.
-            Removed at the end.
+            Where to save the state of the embedding pass every few seconds and on interruption; a rerun goes on from
+            there and gives the same bytes. Removed at the end.
         n_threads : int, optional
 
         Raises
@@ -98,22 +115,32 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         if weighting not in ("mean", "scores"):
             raise ValueError(f"weighting={weighting!r} must be 'mean' or 'scores'")
         source = dict(getattr(examples, "record", {}))
-        _check_source(layers, images, encoder, source)
+        check_source(layers, images, encoder, source)
         wanted = [layer.ids[layer.ids >= 0].ravel() for layer in layers.values()]
         ids = np.unique(np.concatenate(wanted)) if wanted else np.empty(0, np.int64)
         path = None if checkpoint is None else Path(checkpoint)
         done = embed.embed(ids, images, encoder, thumbnails=thumbnails, batch_size=batch_size, progress=progress, checkpoint=path)
-        _warn_unusable(done.vectors, encoder)
+        warn_unusable(done.vectors, encoder)
         arrays: dict[str, NDArray[Any]] = {"embeddings": done.vectors, "sample_ids": ids}
         if thumbnails:
             arrays.update(done.thumbnails())
-        concepts = {name: _concepts(name, layer, ids, done.vectors, normalize_examples, weighting, threads) for name, layer in layers.items()}
+        concepts = {
+            name: form_concepts(name, layer, ids, done.vectors, normalize_examples, weighting, threads) for name, layer in layers.items()
+        }
         record = {
-            "schema": 1, "version": __version__, "encoder": {"name": encoder.name, "dim": int(encoder.dim), "fingerprint": encoder.fingerprint},
-            "data": _data_record(images, source), "network": source.get("network"), "examples": source,
-            "build": {"normalize_examples": bool(normalize_examples), "weighting": weighting, "thumbnails": thumbnails,
-                      "thumbnail_format": embed.FORMAT if thumbnails else None},
-            "layers": [_layer_record(name, layer) for name, layer in layers.items()],
+            "schema": 1,
+            "version": __version__,
+            "encoder": {"name": encoder.name, "dim": int(encoder.dim), "fingerprint": encoder.fingerprint},
+            "data": data_record(images, source),
+            "network": source.get("network"),
+            "examples": source,
+            "build": {
+                "normalize_examples": bool(normalize_examples),
+                "weighting": weighting,
+                "thumbnails": thumbnails,
+                "thumbnail_format": embed.FORMAT if thumbnails else None,
+            },
+            "layers": [layer_record(name, layer) for name, layer in layers.items()],
         }
         db = cls(concepts, arrays, record).attach(encoder, images)
         if path is not None:
@@ -132,7 +159,8 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         ----------
         path : path
         encoder : Encoder, optional
-            For text and picture queries; must be the one the database was made with.  A built-in encoder is attached by itself when it is needed.
+            For text and picture queries; must be the one the database was made with.  A built-in encoder is attached
+            by itself when it is needed.
         images : data set, optional
             For full-size pictures.
         verify : bool
@@ -153,13 +181,17 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         if encoder is not None:
             given, own = check_encoder(encoder), self.record["encoder"]
             if given.fingerprint != own["fingerprint"] or given.dim != own["dim"]:
-                raise MismatchError(f"encoder {given.name!r} ({given.fingerprint[:12]}) is not the one the database was made with, {own['name']!r} "
-                                    f"({own['fingerprint'][:12]}): their vectors cannot be compared")
+                raise MismatchError(
+                    f"encoder {given.name!r} ({given.fingerprint[:12]}) is not the one the database was made with, {own['name']!r} "
+                    f"({own['fingerprint'][:12]}): their vectors cannot be compared"
+                )
             self._encoder = given
         if images is not None:
             made, here = (self.record.get("data") or {}).get("fingerprint"), getattr(images, "fingerprint", None)
             if made is not None and here is not None and made != here:
-                raise MismatchError(f"data set {getattr(images, 'name', '?')!r} is not the one the database was made with, {self.record['data'].get('name')!r}")
+                raise MismatchError(
+                    f"data set {getattr(images, 'name', '?')!r} is not the one the database was made with, {name_of(self.record['data'])!r}"
+                )
             self.images = images
         return self
 
@@ -167,27 +199,36 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         """A database with the layers of both; they must share encoder and data set, and no layer."""
         self._check_comparable(other)
         for key in ("network", "data"):
-            mine, theirs = _print_of(self.record.get(key)), _print_of(other.record.get(key))
+            mine, theirs = print_of(self.record.get(key)), print_of(other.record.get(key))
             if mine is not None and theirs is not None and mine != theirs:
-                raise MismatchError(f"the databases were made from different {key}: {_name_of(self.record[key])!r} and {_name_of(other.record[key])!r}")
+                raise MismatchError(
+                    f"the databases were made from different {key}: {name_of(self.record[key])!r} and {name_of(other.record[key])!r}"
+                )
         both = set(self) & set(other)
         if both:
             raise MismatchError(f"layer {sorted(both)[0]!r} is in both databases")
         if self.record["build"] != other.record["build"]:
             raise MismatchError(f"the databases were built with different settings: {self.record['build']} and {other.record['build']}")
         record = {**self.record, "layers": [*self.record["layers"], *other.record["layers"]]}
-        db = ConceptDB({**self._layers, **other._layers}, _merge_samples(self._arrays, other._arrays), record)
+        db = ConceptDB({**self._layers, **other._layers}, merge_samples(self._arrays, other._arrays), record)
         db._encoder, db.images = self._encoder or other._encoder, self.images if self.images is not None else other.images
         return db
 
     def extend(self, examples: Mapping[str, Any], images: Any = None, encoder: Encoder | None = None, **options: Any) -> ConceptDB:
-        """A database with further layers collected on the same data: :meth:`build` with this one's encoder and settings, then :meth:`merge`."""
+        """A database with further layers collected on the same data: :meth:`build` with this one's encoder and settings, :meth:`merge`."""
         made = self.record["build"]
         if encoder is not None:
             self.attach(encoder)
         images = self.images if images is None else images
-        new = ConceptDB.build(examples, images, self._needed_encoder("extending the database"), normalize_examples=made["normalize_examples"],
-                              weighting=made["weighting"], thumbnails=made["thumbnails"], **options)
+        new = ConceptDB.build(
+            examples,
+            images,
+            self._needed_encoder("extending the database"),
+            normalize_examples=made["normalize_examples"],
+            weighting=made["weighting"],
+            thumbnails=made["thumbnails"],
+            **options,
+        )
         return self.merge(new)
 
     # ------------------------------------------------------------------ looking
@@ -198,10 +239,12 @@ class ConceptDB(Mapping[str, LayerConcepts]):
 
     @property
     def embeddings(self) -> NDArray[np.float32]:
+        """(U, d) float32: vectors of every picture that is some component's example."""
         return self._arrays["embeddings"]
 
     @property
     def sample_ids(self) -> NDArray[np.int64]:
+        """(U,) int64: data set positions of these pictures, ascending."""
         return self._arrays["sample_ids"]
 
     @property
@@ -234,7 +277,7 @@ class ConceptDB(Mapping[str, LayerConcepts]):
 
     def rows(self, layer: str) -> NDArray[np.int64]:
         """(K, m) rows of :attr:`embeddings` for a layer's examples; -1 for an empty place."""
-        return _rows(self.sample_ids, self[layer].ids)
+        return example_rows(self.sample_ids, self[layer].ids)
 
     def thumbnail(self, sample_id: int) -> Image.Image | None:
         """The small copy of a picture; None if it is no component's example, or no copies were kept."""
@@ -244,12 +287,28 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         if "thumbnails" not in self._arrays or place == len(self.sample_ids) or self.sample_ids[place] != sample_id:
             return None
         begin, end = self._arrays["thumbnail_offsets"][place : place + 2]
-        with Image.open(io.BytesIO(self._arrays["thumbnails"][begin:end].tobytes())) as picture:
-            return picture.convert("RGB")
+        try:
+            with Image.open(io.BytesIO(self._arrays["thumbnails"][begin:end].tobytes())) as picture:
+                rgb: Image.Image = picture.convert("RGB")
+        except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, ...
+            raise ModelFileError(
+                f"the database's copy of picture {sample_id} cannot be read ({type(error).__name__}: {error}); "
+                "the file was damaged, make or copy it again"
+            ) from None
+        return rgb
 
     # ------------------------------------------------------------------ asking
-    def search(self, query: Any, top: int = 10, *, layers: str | Sequence[str] | None = None, templates: str | Sequence[str] | None = None,
-               null: str = "auto", threshold: float | None = None, n_threads: int | None = None) -> SearchResult:
+    def search(
+        self,
+        query: Any,
+        top: int = 10,
+        *,
+        layers: str | Sequence[str] | None = None,
+        templates: str | Sequence[str] | None = None,
+        null: str = "auto",
+        threshold: float | None = None,
+        n_threads: int | None = None,
+    ) -> SearchResult:
         """Components that answer best to a query.
 
         Parameters
@@ -273,7 +332,7 @@ class ConceptDB(Mapping[str, LayerConcepts]):
             Ties go to the earlier layer, then the lower component. Dead components are never hits.
         """
         top, names, threads = _whole(top, "top", 1), self._chosen(layers), resolve_threads(n_threads)
-        queries = make_queries(query, self._encoder if self._encoder is not None else self.encoder, self.record["encoder"]["dim"], templates, null)
+        queries = make_queries(query, self.encoder, self.record["encoder"]["dim"], templates, null)
         table = {name: probe(queries, self[name].vectors, n_threads=threads) for name in names}
         return self._result(queries, table, top, _level(threshold))
 
@@ -292,14 +351,29 @@ class ConceptDB(Mapping[str, LayerConcepts]):
                 at = int(np.searchsorted(starts, place, side="right")) - 1
                 hits.append(self._hit(rank, query, names[at], int(place - starts[at]), float(row[place])))
         pictures = self.thumbnail if "thumbnails" in self._arrays else None
-        return SearchResult(hits=tuple(hits), queries=queries.names, templates=queries.templates, null=queries.null, threshold=threshold, scores=table,
-                            _pictures=pictures)
+        return SearchResult(
+            hits=tuple(hits),
+            queries=queries.names,
+            templates=queries.templates,
+            null=queries.null,
+            threshold=threshold,
+            scores=table,
+            _pictures=pictures,
+        )
 
     def _hit(self, rank: int, query: str, layer: str, component: int, score: float) -> Hit:
         own = self[layer]
         ids = own.examples(component)
-        return Hit(rank=rank, query=query, layer=layer, component=component, score=score, ids=ids,
-                   example_scores=np.asarray(own.example_scores[component, : len(ids)]), classes=self.classes(layer, component))
+        return Hit(
+            rank=rank,
+            query=query,
+            layer=layer,
+            component=component,
+            score=score,
+            ids=ids,
+            example_scores=np.asarray(own.example_scores[component, : len(ids)]),
+            classes=self.classes(layer, component),
+        )
 
     def classes(self, layer: str, component: int) -> tuple[tuple[str, float], ...]:
         """The classes whose pictures activate a component most: (name, mean top activation), best first; empty without labels."""
@@ -311,8 +385,17 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         names = self.class_names
         return tuple((str(y) if names is None or y >= len(names) else names[y], float(row[y])) for y in order)
 
-    def label(self, vocabulary: Any, top: int = 5, *, threshold: float = 0.0, layers: str | Sequence[str] | None = None,
-              templates: str | Sequence[str] | None = None, null: str = "auto", n_threads: int | None = None) -> Labels:
+    def label(
+        self,
+        vocabulary: Any,
+        top: int = 5,
+        *,
+        threshold: float = 0.0,
+        layers: str | Sequence[str] | None = None,
+        templates: str | Sequence[str] | None = None,
+        null: str = "auto",
+        n_threads: int | None = None,
+    ) -> Labels:
         """Name every component by the texts closest to its concept vector.
 
         Parameters
@@ -332,15 +415,24 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         """
         top, names, threads = _whole(top, "top", 1), self._chosen(layers), resolve_threads(n_threads)
         needs_text = not isinstance(vocabulary, (Mapping, tuple))
-        queries = vocabulary_queries(vocabulary, self.encoder if needs_text else self._encoder, self.record["encoder"]["dim"], templates, null)
+        queries = vocabulary_queries(
+            vocabulary, self.encoder if needs_text else self._encoder, self.record["encoder"]["dim"], templates, null
+        )
         level = _level(threshold)
         if level is None:
             raise ValueError("threshold=None: pass a number, for example 0.2; -1 labels every component")
         found = {name: label_vectors(name, self[name].vectors, queries, top=top, threshold=level, n_threads=threads) for name in names}
         return Labels(layers=found, vocabulary=queries.names, templates=queries.templates, null=queries.null, threshold=level)
 
-    def scores(self, *, layers: str | Sequence[str] | None = None, n_init: int = 10, seed: int = 123, exact: bool = False,
-               n_threads: int | None = None) -> Scores:
+    def scores(
+        self,
+        *,
+        layers: str | Sequence[str] | None = None,
+        n_init: int = 10,
+        seed: int = 123,
+        exact: bool = False,
+        n_threads: int | None = None,
+    ) -> Scores:
         """Clarity, polysemanticity and redundancy of every component, see :mod:`semanticlens.lens.scores`; NaN for dead components."""
         default = layers is None and (n_init, seed, exact) == (10, 123, False)
         if default and self._scores is not None:
@@ -351,9 +443,14 @@ class ConceptDB(Mapping[str, LayerConcepts]):
             rows, counts = self.rows(name), own.live_counts()
             values, nearest = scores.redundancy(own.vectors, n_threads=threads)
             table[name] = LayerScores(
-                layer=name, clarity=scores.clarity(self.embeddings, ids=rows, counts=counts, n_threads=threads), redundancy=values, nearest=nearest,
-                polysemanticity=scores.polysemanticity(self.embeddings, ids=rows, counts=counts, n_init=n_init, seed=seed, exact=exact,
-                                                       n_threads=threads).score)
+                layer=name,
+                clarity=scores.clarity(self.embeddings, ids=rows, counts=counts, n_threads=threads),
+                redundancy=values,
+                nearest=nearest,
+                polysemanticity=scores.polysemanticity(
+                    self.embeddings, ids=rows, counts=counts, n_init=n_init, seed=seed, exact=exact, n_threads=threads
+                ).score,
+            )
         result = Scores(layers=table, parameters={"n_init": n_init, "seed": seed, "exact": exact})
         if default:
             self._scores = result
@@ -364,31 +461,41 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         own = self[layer]
         k = range(len(own))[component]
         if not np.isfinite(own.vectors[k]).all():
-            raise DataError(f"component {k} of layer {layer!r} has no concept vector (it is dead, or none of its examples could be encoded)")
+            raise DataError(
+                f"component {k} of layer {layer!r} has no concept vector (it is dead, or none of its examples could be encoded)"
+            )
         queries = Queries(names=(f"{layer}:{k}",), vectors=np.ascontiguousarray(own.vectors[k : k + 1]))
         table = {name: probe(queries, self[name].vectors) for name in self._chosen(layers)}
         if layer in table:
             table[layer][0, k] = np.nan
         return self._result(queries, table, _whole(top, "top", 1), None)
 
-    def similarity(self, other: ConceptDB, layer: str | None = None, other_layer: str | None = None) -> dict[tuple[str, str], tuple[float, float]]:
-        """How much of each layer's concepts the other database has: ``{(layer, other_layer): (there, back)}``, see :func:`scores.set_similarity`."""
+    def similarity(
+        self, other: ConceptDB, layer: str | None = None, other_layer: str | None = None
+    ) -> dict[tuple[str, str], tuple[float, float]]:
+        """How much of each layer's concepts the other database has, ``{(layer, other_layer): (there, back)}``.
+
+        See :func:`semanticlens.lens.scores.set_similarity`.
+        """
         self._check_comparable(other)
-        return {(a, b): (scores.set_similarity(self[a].vectors, other[b].vectors), scores.set_similarity(other[b].vectors, self[a].vectors))
-                for a in self._chosen(layer) for b in other._chosen(other_layer)}
+        return {
+            (a, b): (scores.set_similarity(self[a].vectors, other[b].vectors), scores.set_similarity(other[b].vectors, self[a].vectors))
+            for a in self._chosen(layer)
+            for b in other._chosen(other_layer)
+        }
 
     # ------------------------------------------------------------------ showing
     def card(self, layer: str, component: int, **options: Any) -> Any:
         """One component as a picture: examples, label, scores; see :func:`semanticlens.plot.card.card`."""
-        from semanticlens.plot import card
+        from semanticlens.plot.card import card
 
-        return card.card(self, layer, component, **options)
+        return card(self, layer, component, **options)
 
     def report(self, path: str | os.PathLike[str], **options: Any) -> Any:
         """One self-contained HTML page; see :func:`semanticlens.plot.report.report`."""
-        from semanticlens.plot import report
+        from semanticlens.plot.report import report
 
-        return report.report(self, path, **options)
+        return report(self, path, **options)
 
     def _rows_of_table(self) -> list[list[object]]:
         return [[name, len(c), int(c.dead.sum()), c.ids.shape[1], int(c.counts.sum())] for name, c in self._layers.items()]
@@ -419,8 +526,10 @@ class ConceptDB(Mapping[str, LayerConcepts]):
     def _check_comparable(self, other: ConceptDB) -> None:
         mine, theirs = self.record["encoder"], other.record["encoder"]
         if mine["fingerprint"] != theirs["fingerprint"]:
-            raise MismatchError(f"the databases were made with different encoders, {mine['name']!r} ({mine['fingerprint'][:12]}) and {theirs['name']!r} "
-                                f"({theirs['fingerprint'][:12]}): their vectors cannot be compared")
+            raise MismatchError(
+                f"the databases were made with different encoders, {mine['name']!r} ({mine['fingerprint'][:12]}) and {theirs['name']!r} "
+                f"({theirs['fingerprint'][:12]}): their vectors cannot be compared"
+            )
 
 
 def _whole(value: Any, name: str, least: int) -> int:
@@ -436,96 +545,3 @@ def _level(threshold: Any) -> float | None:
     if value != value:
         raise ValueError("threshold must not be NaN")
     return value
-
-
-def _rows(sample_ids: NDArray[np.int64], ids: ArrayLike) -> NDArray[np.int64]:
-    wanted = np.asarray(ids)
-    return np.where(wanted < 0, -1, np.searchsorted(sample_ids, np.maximum(wanted, 0))).astype(np.int64)
-
-
-def _concepts(name: str, layer: Any, sample_ids: NDArray[np.int64], embeddings: NDArray[np.float32], normalize: bool, weighting: str, threads: int) -> LayerConcepts:
-    ids, counts = np.ascontiguousarray(layer.ids, np.int64), np.ascontiguousarray(layer.counts, np.int64)
-    activations = np.ascontiguousarray(layer.scores, np.float32)
-    dead = np.ascontiguousarray(layer.dead, bool)
-    weights = np.where(np.isfinite(activations), np.maximum(activations, 0), 0).astype(np.float32) if weighting == "scores" else None
-    vectors, _ = kernels.concept_vectors(embeddings, _rows(sample_ids, ids), np.where(dead, 0, counts).astype(np.int64), weights, normalize=normalize, n_threads=threads)
-    affinity = getattr(layer, "class_affinity", None)
-    return LayerConcepts(layer=name, ids=ids, example_scores=activations, counts=counts, dead=dead, vectors=vectors,
-                         class_affinity=None if affinity is None else np.ascontiguousarray(affinity, np.float32))
-
-
-def _check_source(layers: Mapping[str, Any], images: Any, encoder: Encoder, source: Mapping[str, Any]) -> None:
-    for name, layer in layers.items():
-        if np.ndim(layer.ids) != 2 or np.shape(layer.scores) != np.shape(layer.ids) or np.shape(layer.counts) != (len(layer.ids),):
-            raise DataError(f"layer {name!r}: ids and scores must be (K, m) and counts (K,), not {np.shape(layer.ids)}, {np.shape(layer.scores)}, {np.shape(layer.counts)}")
-        if layer.ids.shape[1] == 0:
-            raise DataError(f"layer {name!r} has no examples per component: collect with top of at least 1")
-    length = None if images is None else len(images)
-    if images is None and not hasattr(encoder, "image_vectors"):
-        raise DataError(f"encoder {encoder.name!r} has to see the pictures: pass images, the data set the examples were collected on")
-    made, here = _print_of(source.get("data")), getattr(images, "fingerprint", None)
-    if made is not None and here is not None and made != here:
-        raise MismatchError(f"the examples were collected on {_name_of(source.get('data'))!r} ({str(made)[:12]}), but images is "
-                            f"{getattr(images, 'name', '?')!r} ({str(here)[:12]})")
-    rows = getattr(encoder, "n_images", None)
-    if rows is not None and length is not None and rows != length:
-        raise MismatchError(f"encoder {encoder.name!r} has vectors for {rows} pictures, but the data set has {length}: row i must belong to picture i")
-    limit = length if length is not None else rows
-    highest = max((int(layer.ids.max()) for layer in layers.values() if layer.ids.size), default=-1)
-    if limit is not None and highest >= limit:
-        raise MismatchError(f"the examples name picture {highest}, but there are only {limit}: they were collected on another data set")
-
-
-def _print_of(record: Any) -> Any:
-    return record.get("fingerprint") if isinstance(record, Mapping) else None
-
-
-def _name_of(record: Any) -> Any:
-    return record.get("name") if isinstance(record, Mapping) else record
-
-
-def _data_record(images: Any, source: Mapping[str, Any]) -> dict[str, Any]:
-    known = dict(source["data"]) if isinstance(source.get("data"), Mapping) else {}
-    if images is not None:
-        known.update(name=str(getattr(images, "name", type(images).__name__)), length=len(images))
-        if getattr(images, "fingerprint", None) is not None:
-            known["fingerprint"] = images.fingerprint
-        if getattr(images, "class_names", None) is not None:
-            known["class_names"] = [str(name) for name in images.class_names]
-    return known
-
-
-def _layer_record(name: str, layer: Any) -> dict[str, Any]:
-    record = {"name": name, "components": int(layer.ids.shape[0]), "examples": int(layer.ids.shape[1])}
-    for key in ("pool", "n_samples"):
-        if getattr(layer, key, None) is not None:
-            value = getattr(layer, key)
-            record[key] = int(value) if isinstance(value, (int, np.integer)) else str(value)
-    return record
-
-
-def _warn_unusable(vectors: NDArray[np.float32], encoder: Encoder) -> None:
-    bad = int((~np.isfinite(vectors).all(axis=1) | (vectors == 0).all(axis=1)).sum())
-    if bad:
-        warnings.warn(f"{bad} of {len(vectors)} pictures have no usable vector in encoder {encoder.name!r} (NaN, infinite or of length 0); "
-                      "they are left out of concept vectors and scores", SkippedDataWarning, stacklevel=3)
-
-
-def _merge_samples(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    ids = np.union1d(a["sample_ids"], b["sample_ids"])
-    from_a = np.isin(ids, a["sample_ids"])
-    vectors = np.empty((len(ids), a["embeddings"].shape[1]), np.float32)
-    vectors[from_a] = a["embeddings"]
-    vectors[~from_a] = b["embeddings"][np.searchsorted(b["sample_ids"], ids[~from_a])]
-    merged: dict[str, NDArray[Any]] = {"embeddings": vectors, "sample_ids": ids}
-    if "thumbnails" in a and "thumbnails" in b:
-        blobs = [_blob(a if own else b, int(i)) for i, own in zip(ids, from_a, strict=True)]
-        merged["thumbnails"] = np.frombuffer(b"".join(blobs), np.uint8)
-        merged["thumbnail_offsets"] = np.cumsum([0, *map(len, blobs)], dtype=np.int64)
-    return merged
-
-
-def _blob(arrays: Mapping[str, NDArray[Any]], sample_id: int) -> bytes:
-    place = int(np.searchsorted(arrays["sample_ids"], sample_id))
-    begin, end = arrays["thumbnail_offsets"][place : place + 2]
-    return bytes(arrays["thumbnails"][begin:end].tobytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -59,11 +60,13 @@ class Embedded:
         if file.metadata.get("format") != CHECKPOINT_FORMAT:
             raise MismatchError(f"{path} is not a checkpoint of an embedding pass: choose another path, or delete the file")
         if file.metadata.get("key") != key:
-            raise MismatchError(f"{path} is the checkpoint of another run (other pictures, encoder or settings): choose another path, or delete the file")
+            raise MismatchError(
+                f"{path} is the checkpoint of another run (other pictures, encoder or settings): choose another path, or delete the file"
+            )
         self.done = int(file.metadata["done"])
         self.vectors[: self.done] = file["vectors"]
         blob, offsets = file["thumbnails"].tobytes(), file["thumbnail_offsets"]
-        self.blobs = [blob[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        self.blobs = [blob[a:b] for a, b in itertools.pairwise(offsets.tolist())]
 
 
 def thumbnail_bytes(picture: Image.Image, side: int) -> bytes:
@@ -75,7 +78,9 @@ def thumbnail_bytes(picture: Image.Image, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def embed(ids: NDArray[np.int64], images: Any, encoder: Encoder, *, thumbnails: int, batch_size: int, progress: bool, checkpoint: Path | None) -> Embedded:
+def embed(
+    ids: NDArray[np.int64], images: Any, encoder: Encoder, *, thumbnails: int, batch_size: int, progress: bool, checkpoint: Path | None
+) -> Embedded:
     """Encode the pictures ``ids`` (sorted, unique) and shrink them.
 
     The pass can be interrupted at any time: with ``checkpoint``, a rerun goes on where the last checkpoint was and gives the same bytes.
@@ -93,10 +98,14 @@ def embed(ids: NDArray[np.int64], images: Any, encoder: Encoder, *, thumbnails: 
     starts = range(state.done, len(ids), batch_size)
     try:
         batches = _decoded(ids, images, thumbnails, starts, batch_size)
-        for start, (pictures, blobs) in zip(starts, track(batches, progress=progress, total=len(starts), what="embed pictures", unit="batch"), strict=True):
+        for start, (pictures, blobs) in zip(
+            starts, track(batches, progress=progress, total=len(starts), what="embed pictures", unit="batch"), strict=True
+        ):
             stop = min(start + batch_size, len(ids))
             if not ready:
-                state.vectors[start:stop] = check_vectors(encoder.encode_images(pictures), stop - start, encoder.dim, f"encode_images of encoder {encoder.name!r}")
+                state.vectors[start:stop] = check_vectors(
+                    encoder.encode_images(pictures), stop - start, encoder.dim, f"encode_images of encoder {encoder.name!r}"
+                )
             state.blobs += blobs
             state.done = stop
             if checkpoint is not None and time.monotonic() - last >= CHECKPOINT_SECONDS:
@@ -114,7 +123,9 @@ def _key(ids: NDArray[np.int64], images: Any, encoder: Encoder, thumbnails: int)
     return hashlib.sha256(text + np.ascontiguousarray(ids, "<i8").tobytes()).hexdigest()
 
 
-def _decoded(ids: NDArray[np.int64], images: Any, thumbnails: int, starts: range, batch_size: int) -> Iterator[tuple[list[Image.Image], list[bytes]]]:
+def _decoded(
+    ids: NDArray[np.int64], images: Any, thumbnails: int, starts: range, batch_size: int
+) -> Iterator[tuple[list[Image.Image], list[bytes]]]:
     """Batches of pictures and thumbnails, decoded by two threads one batch ahead of use."""
 
     def one(position: int) -> tuple[Image.Image, bytes | None]:

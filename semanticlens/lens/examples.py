@@ -280,8 +280,8 @@ def read_recorded(path: str | os.PathLike[str], file_format: str, schema: str, w
     if metadata.get("sha256") != digest(metadata.get("record", ""), file):
         raise ModelFileError(f"{path}: the contents do not match their SHA-256: the file was damaged or changed; make it anew")
     try:
-        record = json.loads(metadata["record"])
-    except ValueError as error:
+        record = json.loads(metadata.get("record", ""))
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: its record is not valid JSON ({error})") from None
     if not isinstance(record, dict):
         raise ModelFileError(f"{path}: its record is not a JSON object")
@@ -313,9 +313,11 @@ def _short(ids: IdSet) -> str:
 def _merge_layer(a: LayerExamples, b: LayerExamples, n_samples: int) -> LayerExamples:
     if a.scores.shape != b.scores.shape:
         raise MismatchError(f"cannot merge concept examples: layer {a.layer!r} has {a.scores.shape} (components, top) in one, {b.scores.shape} in the other")
-    scores, ids = kernels.merge_top(a.scores, a.ids, b.scores, b.ids)
+    best = kernels.TopM(*a.scores.shape)
+    for part in (a, b):
+        best.merge(part.scores, part.ids, part.nan_counts)
     class_scores = None
     if a.class_scores is not None and b.class_scores is not None:
         both = np.concatenate([a.class_scores, b.class_scores], axis=2)
         class_scores = np.ascontiguousarray(-np.sort(-both, axis=2)[:, :, : a.class_scores.shape[2]])
-    return LayerExamples(a.layer, ids, scores, (ids >= 0).sum(axis=1, dtype=np.int64), a.nan_counts + b.nan_counts, n_samples, a.pool, class_scores)
+    return LayerExamples(a.layer, best.ids, best.scores, best.counts, best.nan_counts, n_samples, a.pool, class_scores)

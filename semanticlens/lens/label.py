@@ -1,7 +1,8 @@
 """What should a component be called?  The texts of a vocabulary that lie closest to its concept vector.
 
-``label(k) = argmax_j S[j, k]`` with the scores S of :mod:`semanticlens.lens.probe`; "unlabelled" where the best score is below the threshold.  The matrix S is
-never formed: texts stream past the components, which keep their best few.
+``label(k) = argmax_j S[j, k]`` with the scores S of :mod:`semanticlens.lens.probe`; "unlabelled" where the best
+score is below the threshold.  The matrix S is never formed: texts stream past the components, which keep their best
+few.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ def vocabulary_queries(vocabulary: Any, encoder: Encoder | None, dim: int, templ
     return make_queries(vocabulary, encoder, dim, templates, null)
 
 
-def label_vectors(layer: str, vectors: NDArray[np.float32], queries: Queries, *, top: int, threshold: float, n_threads: int | None = None) -> LayerLabels:
+def label_vectors(
+    layer: str, vectors: NDArray[np.float32], queries: Queries, *, top: int, threshold: float, n_threads: int | None = None
+) -> LayerLabels:
     """The ``top`` best texts of each concept vector."""
     indices, scores = kernels.top_labels(vectors, queries.vectors, min(top, len(queries.names)), n_threads=n_threads)
-    if queries.null_vector is not None:               # a constant per component: it moves the scores, not their order
+    if queries.null_vector is not None:  # a constant per component: it moves the scores, not their order
         scores = scores - kernels.cosine(queries.null_vector, vectors, n_threads=n_threads).T
     with np.errstate(invalid="ignore"):
         unlabelled = ~(scores[:, 0] >= threshold)

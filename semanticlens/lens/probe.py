@@ -1,6 +1,7 @@
 """Which components answer to a text, a picture or a vector?
 
-For texts q_1..q_Q and templates tau_1..tau_T (texts with a ``{}``), with F the text tower, theta_k the concept vectors and ``cos`` the score:
+For texts q_1..q_Q and templates tau_1..tau_T (texts with a ``{}``), with F the text tower, theta_k the concept
+vectors and ``cos`` the score:
 
 =========  ================================================================================
 null       score of query j and component k
@@ -10,9 +11,10 @@ null       score of query j and component k
 "score"    ``cos(theta_k, q_j) - cos(theta_k, F(""))``, ``q_j`` as for "none"
 =========  ================================================================================
 
-"vector" with templates is what SemanticLens does (its code, `lens.py`); "score" is the correction of its follow-up (arXiv 2505.20229).  "score" leaves the
-order of labels of one component as it is and changes the order of components for one query; "vector" changes both.  ``null="auto"`` is "vector" where
-templates are given and "none" otherwise, again as in the published code; "vector" without templates uses the template "{}".
+"vector" with templates is what SemanticLens does (its code, `lens.py`); "score" is the correction of its follow-up
+(arXiv 2505.20229).  "score" leaves the order of labels of one component as it is and changes the order of components
+for one query; "vector" changes both.  ``null="auto"`` is "vector" where templates are given and "none" otherwise,
+again as in the published code; "vector" without templates uses the template "{}".
 
 The published code mixes up vectors of different queries when there are several queries and several templates; here every query has its own.
 """
@@ -92,7 +94,10 @@ def text_queries(encoder: Encoder | None, texts: Sequence[str], templates: Seque
     """
     chosen = _null(null, templates)
     if encoder is None:
-        raise DataError("a text query needs the encoder the database was made with: ConceptDB.load(path, encoder=...), db.attach(encoder), or search with vectors")
+        raise DataError(
+            "a text query needs the encoder the database was made with: ConceptDB.load(path, encoder=...), db.attach(encoder), "
+            "or search with vectors"
+        )
     if not texts:
         raise DataError("there are no texts to encode")
     for text in texts:
@@ -123,14 +128,16 @@ def _check_usable(vectors: F32, names: Sequence[str], null: str) -> None:
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1) | (vectors == 0).all(axis=1))
     if bad.size:
         why = " after the null vector is subtracted: it does not differ from the empty text" if null == "vector" else ""
-        raise NumericalError(f"the vector of query {names[bad[0]]!r} is NaN, infinite or of length 0{why}; it has no direction to search in")
+        raise NumericalError(
+            f"the vector of query {names[bad[0]]!r} is NaN, infinite or of length 0{why}; it has no direction to search in"
+        )
 
 
 def make_queries(query: Any, encoder: Encoder | None, dim: int, templates: Sequence[str] | None = None, null: str = "auto") -> Queries:
     """Query vectors of whatever ``query`` is: text(s), picture(s), vector(s).
 
-    A text or list of texts: one query each.  A picture, or a list of pictures: one query, the mean of the raw embeddings.  A vector (d,) or matrix
-    (Q, d) or mapping of name to vector: one query per vector.
+    A text or list of texts: one query each.  A picture, or a list of pictures: one query, the mean of the raw
+    embeddings.  A vector (d,) or matrix (Q, d) or mapping of name to vector: one query per vector.
     """
     if isinstance(query, str):
         return text_queries(encoder, [query], templates, null)
@@ -147,7 +154,9 @@ def make_queries(query: Any, encoder: Encoder | None, dim: int, templates: Seque
         query = np.stack([as_float32(v, f"query[{n!r}]", 1) for n, v in query.items()]) if query else np.empty((0, dim), np.float32)
     vectors = _query_matrix(query)
     if vectors.shape[1] != dim:
-        raise DataError(f"query vectors have length {vectors.shape[1]}, but the database's have {dim}: they must come from the same encoder")
+        raise DataError(
+            f"query vectors have length {vectors.shape[1]}, but the database's have {dim}: they must come from the same encoder"
+        )
     if len(vectors) == 0:
         raise DataError("there are no query vectors")
     names = names or tuple(f"vector {i}" for i in range(len(vectors)))
@@ -178,8 +187,15 @@ def _is_image(value: Any) -> bool:
 
 def _image_query(pictures: list[Any], encoder: Encoder | None) -> Queries:
     if encoder is None:
-        raise DataError("a picture query needs the encoder the database was made with: ConceptDB.load(path, encoder=...) or db.attach(encoder)")
-    rows = check_vectors(encoder.encode_images([p.convert("RGB") for p in pictures]), len(pictures), encoder.dim, f"encode_images of encoder {encoder.name!r}")
+        raise DataError(
+            "a picture query needs the encoder the database was made with: ConceptDB.load(path, encoder=...) or db.attach(encoder)"
+        )
+    rows = check_vectors(
+        encoder.encode_images([p.convert("RGB") for p in pictures]),
+        len(pictures),
+        encoder.dim,
+        f"encode_images of encoder {encoder.name!r}",
+    )
     name = "image" if len(pictures) == 1 else f"{len(pictures)} images"
     mean = rows.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
     _check_usable(mean, [name], "none")

@@ -18,7 +18,7 @@ from semanticlens.io import atomic_write
 __all__ = ["ComponentLabel", "Hit", "Labels", "LayerLabels", "LayerScores", "Scores", "SearchResult", "text_table"]
 
 UNLABELLED = "unlabelled"
-SHOWN = 20                                            # rows of a printed table
+SHOWN = 20  # rows of a printed table
 
 
 def text_table(headers: Sequence[str], rows: Iterable[Sequence[object]], limit: int | None = None) -> str:
@@ -28,7 +28,10 @@ def text_table(headers: Sequence[str], rows: Iterable[Sequence[object]], limit: 
     body = body[: len(body) - left_out]
     widths = [max(map(len, column)) for column in zip(headers, *body, strict=True)]
     right = [bool(body) and all(_looks_numeric(row[j]) for row in body) for j in range(len(headers))]
-    lines = ["  ".join(text.rjust(w) if r else text.ljust(w) for text, w, r in zip(row, widths, right, strict=True)).rstrip() for row in [list(headers), *body]]
+    lines = [
+        "  ".join(text.rjust(w) if r else text.ljust(w) for text, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in [list(headers), *body]
+    ]
     return "\n".join(lines + ([f"... {left_out} more"] if left_out else []))
 
 
@@ -83,9 +86,16 @@ class Hit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python, ready for JSON."""
-        return {"rank": self.rank, "query": self.query, "layer": self.layer, "component": self.component, "score": number(self.score),
-                "ids": self.ids.tolist(), "example_scores": [number(s) for s in self.example_scores],
-                "classes": [[name, number(score)] for name, score in self.classes]}
+        return {
+            "rank": self.rank,
+            "query": self.query,
+            "layer": self.layer,
+            "component": self.component,
+            "score": number(self.score),
+            "ids": self.ids.tolist(),
+            "example_scores": [number(s) for s in self.example_scores],
+            "classes": [[name, number(score)] for name, score in self.classes],
+        }
 
     def __repr__(self) -> str:
         return f"Hit({self.rank}. {self.query!r}: {self.layer}:{self.component}, score {self.score:.3f})"
@@ -134,14 +144,23 @@ class SearchResult(Sequence[Hit]):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python, ready for JSON (without the full score matrices)."""
-        return {"queries": list(self.queries), "templates": None if self.templates is None else list(self.templates), "null": self.null,
-                "threshold": self.threshold, "hits": [hit.to_dict() for hit in self.hits]}
+        return {
+            "queries": list(self.queries),
+            "templates": None if self.templates is None else list(self.templates),
+            "null": self.null,
+            "threshold": self.threshold,
+            "hits": [hit.to_dict() for hit in self.hits],
+        }
 
     def _rows(self) -> list[list[object]]:
         return [[h.query, h.rank, h.layer, h.component, h.score, ", ".join(name for name, _ in h.classes[:3])] for h in self.hits]
 
     def __repr__(self) -> str:
-        return text_table(["query", "rank", "layer", "component", "score", "classes"], self._rows(), SHOWN) if self.hits else "no component scores above the threshold"
+        return (
+            text_table(["query", "rank", "layer", "component", "score", "classes"], self._rows(), SHOWN)
+            if self.hits
+            else "no component scores above the threshold"
+        )
 
     def _repr_html_(self) -> str:
         from semanticlens.plot import html
@@ -150,8 +169,7 @@ class SearchResult(Sequence[Hit]):
         if self._pictures is not None:
             headers.append("examples")
             for row, hit in zip(rows, self.hits, strict=True):
-                found = [self._pictures(int(i)) for i in hit.ids[:6]]
-                row.append(html.Html("".join(f'<img src="{html.escape(html.image_uri(p))}" height="48" alt="">' for p in found if p is not None)))
+                row.append(html.strip([self._pictures(int(i)) for i in hit.ids[:6]], size=48))
         return _html_table(headers, rows, "Search")
 
 
@@ -176,8 +194,14 @@ class ComponentLabel:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python, ready for JSON."""
-        return {"layer": self.layer, "component": self.component, "name": self.name, "score": number(self.score), "unlabelled": self.unlabelled,
-                "candidates": [[name, number(score)] for name, score in self.candidates]}
+        return {
+            "layer": self.layer,
+            "component": self.component,
+            "name": self.name,
+            "score": number(self.score),
+            "unlabelled": self.unlabelled,
+            "candidates": [[name, number(score)] for name, score in self.candidates],
+        }
 
     def __str__(self) -> str:
         return self.name if self.name is not None else UNLABELLED
@@ -207,7 +231,7 @@ class LayerLabels:
     def names(self) -> NDArray[np.object_]:
         """(K, n) candidate names, best first; None where there is none."""
         table = np.array([*self.vocabulary, None], dtype=object)
-        return table[self.indices]                    # -1 picks the None at the end
+        return table[self.indices]  # -1 picks the None at the end
 
     @property
     def best(self) -> list[str]:
@@ -233,7 +257,7 @@ class Labels(Mapping[str, LayerLabels]):
     null: str
     threshold: float
 
-    @overload  # type: ignore[override]
+    @overload
     def __getitem__(self, key: str) -> LayerLabels: ...
     @overload
     def __getitem__(self, key: tuple[str, int]) -> ComponentLabel: ...
@@ -254,9 +278,13 @@ class Labels(Mapping[str, LayerLabels]):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python, ready for JSON."""
-        return {"templates": None if self.templates is None else list(self.templates), "null": self.null, "threshold": self.threshold,
-                "vocabulary_size": len(self.vocabulary),
-                "layers": {name: [layer[k].to_dict() for k in range(len(layer))] for name, layer in self.layers.items()}}
+        return {
+            "templates": None if self.templates is None else list(self.templates),
+            "null": self.null,
+            "threshold": self.threshold,
+            "vocabulary_size": len(self.vocabulary),
+            "layers": {name: [layer[k].to_dict() for k in range(len(layer))] for name, layer in self.layers.items()},
+        }
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write :meth:`to_dict` as JSON, atomically."""
@@ -264,8 +292,11 @@ class Labels(Mapping[str, LayerLabels]):
             json.dump(self.to_dict(), file, indent=1, ensure_ascii=False, allow_nan=False)
 
     def _rows(self) -> list[list[object]]:
-        return [[name, k, layer.best[k], layer[k].score, ", ".join(n for n, _ in layer[k].candidates[1:4])]
-                for name, layer in self.layers.items() for k in range(len(layer))]
+        return [
+            [name, k, layer.best[k], layer[k].score, ", ".join(n for n, _ in layer[k].candidates[1:4])]
+            for name, layer in self.layers.items()
+            for k in range(len(layer))
+        ]
 
     def __repr__(self) -> str:
         return text_table(["layer", "component", "label", "score", "then"], self._rows(), SHOWN)
@@ -338,4 +369,6 @@ class Scores(Mapping[str, LayerScores]):
         return text_table(["layer", "components", "scored", "clarity", "polysemanticity", "redundancy"], self._rows(), SHOWN)
 
     def _repr_html_(self) -> str:
-        return _html_table(["layer", "components", "scored", "clarity", "polysemanticity", "redundancy"], self._rows(), "Scores, means per layer")
+        return _html_table(
+            ["layer", "components", "scored", "clarity", "polysemanticity", "redundancy"], self._rows(), "Scores, means per layer"
+        )

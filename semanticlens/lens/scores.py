@@ -1,11 +1,12 @@
 """How interpretable is a component?  Scores from the embeddings of its concept examples, without people.
 
 Source of all formulas: Dreyer et al., "Mechanistic understanding and validation of large AI models with SemanticLens", Nature Machine
-Intelligence 7 (2025), doi 10.1038/s42256-025-01084-w, and the authors' code.  Where that code has defects these functions follow the formula;
-each docstring names the difference.
+Intelligence 7 (2025), doi 10.1038/s42256-025-01084-w, and the authors' code.  Where that code has defects these
+functions follow the formula; each docstring names the difference.
 
-Examples are given dense, ``examples`` (K, m, d), or as rows of a table: ``examples`` (U, d) with ``ids`` (K, m), where id -1 is an empty place; the
-second form never makes the (K, m, d) array.  An example is *usable* if it stands before ``counts[k]``, is finite, and is not of length 0.
+Examples are given dense, ``examples`` (K, m, d), or as rows of a table: ``examples`` (U, d) with ``ids`` (K, m),
+where id -1 is an empty place; the second form never makes the (K, m, d) array.  An example is *usable* if it stands
+before ``counts[k]``, is finite, and is not of length 0.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def _examples(examples: ArrayLike, ids: ArrayLike | None, counts: ArrayLike | No
     if valid is not None and (len(valid) != n_components or (valid.size and (valid.min() < 0 or valid.max() > width))):
         raise DataError(f"counts must be {n_components} numbers from 0 to {width}, one per component")
     if rows is not None and rows.size and (rows.min() < -1 or rows.max() >= len(table)):
-        raise DataError(f"ids must lie between -1 (empty) and {len(table) - 1}, the last row of examples; they range from {rows.min()} to {rows.max()}")
+        raise DataError(
+            f"ids must lie between -1 (empty) and {len(table) - 1}, the last row of examples; they range from {rows.min()} to {rows.max()}"
+        )
     return table, rows, valid
 
 
@@ -66,8 +69,14 @@ def _weights(weights: ArrayLike | None, shape: tuple[int, ...]) -> F32 | None:
     return array
 
 
-def clarity(examples: ArrayLike, *, ids: ArrayLike | None = None, counts: ArrayLike | None = None, weights: ArrayLike | None = None,
-            n_threads: int | None = None) -> F64:
+def clarity(
+    examples: ArrayLike,
+    *,
+    ids: ArrayLike | None = None,
+    counts: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    n_threads: int | None = None,
+) -> F64:
     """How alike are the examples of each component?  Mean cosine over all pairs of different examples.
 
     Parameters
@@ -89,8 +98,8 @@ def clarity(examples: ArrayLike, *, ids: ArrayLike | None = None, counts: ArrayL
     Notes
     -----
     ``clarity_k = sum_{i != j} cos(v_i, v_j) / (m (m - 1)) = (|sum_i v_i/|v_i||^2 - m) / (m (m - 1))``; weighted
-    ``(|sum w_i v_i/|v_i||^2 - sum w_i^2) / ((sum w_i)^2 - sum w_i^2)``.  The published code counts a zero vector as cosine 0 and returns NaN or an
-    infinity for m = 1; here unusable examples are left out.
+    ``(|sum w_i v_i/|v_i||^2 - sum w_i^2) / ((sum w_i)^2 - sum w_i^2)``.  The published code counts a zero vector as
+    cosine 0 and returns NaN or an infinity for m = 1; here unusable examples are left out.
 
     Examples
     --------
@@ -104,8 +113,15 @@ def clarity(examples: ArrayLike, *, ids: ArrayLike | None = None, counts: ArrayL
     return kernels.clarity(table, rows, valid, _weights(weights, shape), n_threads=resolve_threads(n_threads))[0]
 
 
-def concept_vectors(examples: ArrayLike, *, ids: ArrayLike | None = None, counts: ArrayLike | None = None, weights: ArrayLike | None = None,
-                    normalize: bool = False, n_threads: int | None = None) -> F32:
+def concept_vectors(
+    examples: ArrayLike,
+    *,
+    ids: ArrayLike | None = None,
+    counts: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    normalize: bool = False,
+    n_threads: int | None = None,
+) -> F32:
     """The concept vector of each component: the mean of its examples' embeddings.
 
     Parameters
@@ -122,17 +138,30 @@ def concept_vectors(examples: ArrayLike, *, ids: ArrayLike | None = None, counts
     """
     table, rows, valid = _examples(examples, ids, counts)
     shape = table.shape[:2] if rows is None else rows.shape
-    return kernels.concept_vectors(table, rows, valid, _weights(weights, shape), normalize=normalize, n_threads=resolve_threads(n_threads))[0]
+    return kernels.concept_vectors(table, rows, valid, _weights(weights, shape), normalize=normalize, n_threads=resolve_threads(n_threads))[
+        0
+    ]
 
 
-def polysemanticity(examples: ArrayLike, *, ids: ArrayLike | None = None, counts: ArrayLike | None = None, labels: ArrayLike | None = None,
-                    n_clusters: int = 2, n_init: int = 10, max_iter: int = 300, seed: int = 123, exact: bool = False,
-                    n_threads: int | None = None) -> Clusters:
+def polysemanticity(
+    examples: ArrayLike,
+    *,
+    ids: ArrayLike | None = None,
+    counts: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    n_clusters: int = 2,
+    n_init: int = 10,
+    max_iter: int = 300,
+    seed: int = 123,
+    exact: bool = False,
+    n_threads: int | None = None,
+) -> Clusters:
     """Do the examples of each component fall into groups that mean different things?
 
-    The examples are clustered with k-means on the raw embeddings; the score is one minus the mean cosine of the cluster centres: 0 for one meaning,
-    1 for two unrelated ones, 2 for opposite ones.  If a cluster has fewer than two members there is no second meaning to speak of, and the score is one
-    minus the mean cosine of the first ten usable examples to their common mean.
+    The examples are clustered with k-means on the raw embeddings; the score is one minus the mean cosine of the
+    cluster centres: 0 for one meaning, 1 for two unrelated ones, 2 for opposite ones.  If a cluster has fewer than
+    two members there is no second meaning to speak of, and the score is one minus the mean cosine of the first ten
+    usable examples to their common mean.
 
     Parameters
     ----------
@@ -145,22 +174,24 @@ def polysemanticity(examples: ArrayLike, *, ids: ArrayLike | None = None, counts
     n_init, max_iter : int
         Restarts of k-means (greedy k-means++ starts), of which the lowest inertia wins, the earliest on ties; and the most steps of each.
     seed : int
-        At least 0.  The random numbers depend on (seed, restart, draw) only, so that a component's score depends on its own examples and not on its
-        neighbours, its place or the number of threads.
+        At least 0.  The random numbers depend on (seed, restart, draw) only, so that a component's score depends on
+        its own examples and not on its neighbours, its place or the number of threads.
     exact : bool
         Try every split into two groups: the true optimum, for at most 20 usable examples and ``n_clusters=2``.
 
     Returns
     -------
     Clusters
-        ``score`` (K,) float64: NaN with fewer usable examples than clusters (or than 2), 0 exactly if all are identical, NaN if a centre has length 0.
-        ``labels`` (K, m) int32: -1 for unusable examples.  ``inertia`` (K,) float64: squared distances to the centres, summed.
+        ``score`` (K,) float64: NaN with fewer usable examples than clusters (or than 2), 0 exactly if all are
+        identical, NaN if a centre has length 0. ``labels`` (K, m) int32: -1 for unusable examples.  ``inertia`` (K,)
+        float64: squared distances to the centres, summed.
 
     Notes
     -----
-    ``1 - cos(c_1, c_2)``, c_a the centre of cluster a.  Computed from the Gram matrix G of the examples: with B_ab the sum of G over the pairs of clusters a and
-    b, ``cos(c_a, c_b) = B_ab / sqrt(B_aa B_bb)``, so that every restart costs O(m^2) whatever d is.  Iterations run until no label changes; the
-    published code stops a little earlier (tol 1e-4).  With one broad group of examples the split, and so the score, depends on the start: use
+    ``1 - cos(c_1, c_2)``, c_a the centre of cluster a.  Computed from the Gram matrix G of the examples: with B_ab
+    the sum of G over the pairs of clusters a and b, ``cos(c_a, c_b) = B_ab / sqrt(B_aa B_bb)``, so that every
+    restart costs O(m^2) whatever d is.  Iterations run until no label changes; the published code stops a little
+    earlier (tol 1e-4).  With one broad group of examples the split, and so the score, depends on the start: use
     ``exact=True`` there.
     """
     table, rows, valid = _examples(examples, ids, counts)
@@ -176,10 +207,24 @@ def polysemanticity(examples: ArrayLike, *, ids: ArrayLike | None = None, counts
         if groups.size and groups.max() >= n_clusters:
             raise DataError(f"labels go up to {groups.max()}, but n_clusters={n_clusters} allows 0 to {n_clusters - 1}")
     if exact and (n_clusters != 2 or (width > 20 and (valid is None or (valid.size and valid.max() > 20)))):
-        raise DataError(f"exact=True tries every split into 2 groups of at most 20 examples; here n_clusters={n_clusters} and m={width}: "
-                        "pass counts=np.minimum(counts, 20), or leave exact out")
-    return Clusters(*kernels.polysemanticity(table, rows, valid, groups, n_clusters=n_clusters, n_init=n_init, max_iter=max_iter, seed=seed,
-                                             exact=exact, n_threads=resolve_threads(n_threads)))
+        raise DataError(
+            f"exact=True tries every split into 2 groups of at most 20 examples; here n_clusters={n_clusters} and m={width}: "
+            "pass counts=np.minimum(counts, 20), or leave exact out"
+        )
+    return Clusters(
+        *kernels.polysemanticity(
+            table,
+            rows,
+            valid,
+            groups,
+            n_clusters=n_clusters,
+            n_init=n_init,
+            max_iter=max_iter,
+            seed=seed,
+            exact=exact,
+            n_threads=resolve_threads(n_threads),
+        )
+    )
 
 
 def similarity(a: ArrayLike, b: ArrayLike | None = None, *, n_threads: int | None = None) -> F32:
@@ -214,15 +259,21 @@ def redundancy(vectors: ArrayLike, *, n_threads: int | None = None) -> tuple[F64
     Returns
     -------
     values : ndarray of shape (K,), float64
-        ``r_k = max_{l != k} cos(v_k, v_l)``; the redundancy of the layer is its mean (``np.nanmean``).  NaN where there is no other component.
+        ``r_k = max_{l != k} cos(v_k, v_l)``; the redundancy of the layer is its mean (``np.nanmean``).  NaN where
+        there is no other component.
     nearest : ndarray of shape (K,), int64
         The component that attains it, the lowest on ties; -1 where there is none.
     """
     return kernels.redundancy(as_float32(vectors, "vectors", 2), n_threads=resolve_threads(n_threads))
 
 
-def example_redundancy(examples: ArrayLike, *, ids: ArrayLike | None = None, counts: ArrayLike | None = None, n_threads: int | None = None) -> F64:
-    """Per component the mean, over its usable examples, of the cosine to the nearest other example: the published score on a (K, m, d) array."""
+def example_redundancy(
+    examples: ArrayLike, *, ids: ArrayLike | None = None, counts: ArrayLike | None = None, n_threads: int | None = None
+) -> F64:
+    """Per component the mean, over its usable examples, of the cosine to the nearest other example.
+
+    This is what the published redundancy score gives for a (K, m, d) array.  NaN with fewer than two usable examples.
+    """
     table, rows, valid = _examples(examples, ids, counts)
     n_components, width = table.shape[:2] if rows is None else rows.shape
     result = np.full(n_components, np.nan)

@@ -59,7 +59,10 @@ def _record(file: TensorFile) -> dict[str, Any]:
     if meta.get("format") != FORMAT:
         raise ModelFileError(f"{file.path}: not a concept database (its format is {meta.get('format')!r}); ConceptDB.save writes one")
     if meta.get("schema") != SCHEMA:
-        raise ModelFileError(f"{file.path}: concept database of schema {meta.get('schema')!r}; this version reads {SCHEMA!r}: build it again, or update the package")
+        raise ModelFileError(
+            f"{file.path}: concept database of schema {meta.get('schema')!r}; this version reads {SCHEMA!r}: build it again, "
+            "or update the package"
+        )
     try:
         record = json.loads(meta["record"])
     except (KeyError, ValueError, RecursionError) as error:
@@ -121,5 +124,12 @@ def _layer(file: TensorFile, i: int, name: str, sample_ids: NDArray[Any], dim: i
     affinity = _take(file, key, "f4", 2) if key in file else None
     if affinity is not None and len(affinity) != n_components:
         raise ValueError(f"layer {name!r}: class_affinity has {len(affinity)} rows instead of {n_components}")
-    return LayerConcepts(layer=name, ids=ids, example_scores=got["example_scores"], counts=counts, dead=got["dead"], vectors=got["vectors"],
-                         class_affinity=affinity)
+    return LayerConcepts(
+        layer=name,
+        ids=ids,
+        example_scores=got["example_scores"],
+        counts=counts,
+        dead=got["dead"],
+        vectors=got["vectors"],
+        class_affinity=affinity,
+    )

@@ -122,6 +122,9 @@ def check_graph(nodes: Sequence[Node], params: Mapping[str, F32], input_shape: S
         checked = _check_node(node, shapes, param_shapes)
         shapes[node.name] = checked.shape
         result.append(checked)
+    unused = set(params) - {key for node in nodes for key in node.params.values()}
+    if unused:
+        raise ModelFileError(f"parameter {min(unused)!r} is used by no node; leave it out")
     return result
 
 
@@ -162,9 +165,8 @@ def _check_node(node: Node, shapes: Mapping[str, Shape], params: Mapping[str, tu
     return Checked(node, op, attrs, shape)
 
 
-def check_params(params: Mapping[str, Any], nodes: Sequence[Node]) -> dict[str, F32]:
-    """Parameters as read-only, C-contiguous float32 arrays, borrowed where they are that; a node must use each."""
-    used = {key for node in nodes for key in node.params.values()}
+def check_params(params: Mapping[str, Any]) -> dict[str, F32]:
+    """Parameters as read-only, C-contiguous float32 arrays, borrowed where they are that."""
     result = {}
     for key, values in params.items():
         check_name(key, "a parameter's name")
@@ -173,8 +175,6 @@ def check_params(params: Mapping[str, Any], nodes: Sequence[Node]) -> dict[str, 
             raise ModelFileError(
                 f"parameter {key!r} must be float32, not {array.dtype}: convert it with .astype(np.float32)"
             )
-        if key not in used:
-            raise ModelFileError(f"parameter {key!r} is used by no node; leave it out")
         array = np.require(array, np.float32, ["C", "A"]).view()
         array.flags.writeable = False
         result[key] = array

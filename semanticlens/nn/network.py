@@ -96,7 +96,7 @@ class Network:
     ) -> None:
         self.nodes: tuple[Node, ...] = tuple(nodes)
         self.input_shape = check_input_shape(input_shape)
-        arrays = check_params(params, self.nodes)
+        arrays = check_params(params)
         self._graph = check_graph(self.nodes, arrays, self.input_shape)
         if not allow_nonfinite:
             check_values(self._graph, arrays)
@@ -259,21 +259,22 @@ class Network:
         LayerNotFoundError
             If there is none; the message offers the nearest names.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a layer must be a text, not {type(name).__name__}")
         if name == OUTPUT:
             return self.output
-        if isinstance(name, str) and (name == INPUT or name in self._by_name):
+        if name == INPUT or name in self._by_name:
             return name
-        if isinstance(name, str) and name in self.aliases:
+        if name in self.aliases:
             return self.aliases[name]
-        known = [*self._by_name, *self.aliases]
-        if isinstance(name, str) and name in self.folded:
+        if name in self.folded:
             raise LayerNotFoundError(
                 name,
                 [self.folded[name]],
                 f"the network: batch normalisation was folded into it and its values exist only as "
                 f"{self.folded[name]!r}; load the network with fold=False to record it",
             )
-        raise LayerNotFoundError(name, known)
+        raise LayerNotFoundError(name, [*self._by_name, *self.aliases])
 
     # ------------------------------------------------------------ running
 
@@ -401,8 +402,8 @@ class Network:
                 if shape[3] == want[0]:
                     text += " (channels are last here; transpose to x.transpose(0, 3, 1, 2))"
             else:
-                text += f": expected {want[1]} x {want[2]} pixels, got {shape[2]} x {shape[3]} "
-                "(net.with_input_size gives a network for another size)"
+                text += f": expected {want[1]} x {want[2]} pixels, got {shape[2]} x {shape[3]}"
+                text += " (net.with_input_size gives a network for another size)"
         return text + (
             f"; net.preprocess gives {self.preprocess.output_shape} from a picture"
             if self.preprocess is not None
@@ -425,9 +426,9 @@ class Network:
         )
 
     def _repr_html_(self) -> str:
-        from semanticlens.nn.layers import escape
+        from semanticlens.plot import html
 
-        return f"<p><b>{escape(repr(self))}</b></p>{self.layers._repr_html_()}"
+        return str(html.fragment(html.title(repr(self)), self.layers._html_table()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (

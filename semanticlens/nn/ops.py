@@ -287,7 +287,7 @@ def _mean(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32
             x.reshape(x.shape[0], math.prod(kept), math.prod(x.shape[first:])), "mean", n_threads=n_threads
         )
         return y.reshape(x.shape[0], *kept, *((1,) * len(axes) if call.attrs["keepdims"] else ()))
-    means: NDArray[np.float64] = np.mean(x, axis=axes, dtype=np.float64, keepdims=call.attrs["keepdims"])
+    means = np.asarray(np.mean(x, axis=axes, dtype=np.float64, keepdims=call.attrs["keepdims"]))
     return means.astype(np.float32)
 
 

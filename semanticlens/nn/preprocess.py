@@ -24,6 +24,7 @@ _FILTERS = {
 _RESIZE = ("crop", "stretch", "none")
 _MODES = {"RGB": 3, "BGR": 3, "L": 1}
 _MAX_SIDE = 1 << 15
+_MAX_PIXELS = 1 << 26  # of a scaled picture before it is cropped
 
 
 @dataclass(frozen=True)
@@ -125,15 +126,22 @@ class Preprocess:
             return (
                 image if image.size == (width, height) else image.resize((width, height), _FILTERS[self.interpolation])
             )
-        short = self.short or max(self.size)
-        narrow = min(image.size)
+        return self._crop(image)
+
+    def _crop(self, image: Image.Image) -> Image.Image:
+        height, width = self.size
+        short, narrow = self.short or max(self.size), min(image.size)
         # integer division, as torchvision cuts the long side off to a whole number
         scaled = (
             (short, short * image.height // narrow) if image.width == narrow else (short * image.width // narrow, short)
         )
+        left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
+        if scaled[0] * scaled[1] > _MAX_PIXELS:  # a ribbon: scale only what the crop keeps
+            across, down = image.width / scaled[0], image.height / scaled[1]
+            box = (left * across, top * down, (left + width) * across, (top + height) * down)
+            return image.resize((width, height), _FILTERS[self.interpolation], box=box)
         if image.size != scaled:
             image = image.resize(scaled, _FILTERS[self.interpolation])
-        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
         return image.crop((left, top, left + width, top + height))
 
     def __call__(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from semanticlens._errors import LayerNotFoundError
 
 __all__ = ["Component", "Source", "component", "sources"]
 
-CLASSES = 5                                           # classes listed per component, the usual number
+CLASSES = 5  # classes listed per component, the usual number
 SCORE_NAMES = ("clarity", "polysemanticity", "redundancy")
 
 
@@ -69,7 +69,9 @@ class Source:
     detail: str = ""
 
 
-def component(db: Any, layer: str, index: int, labels: Any = None, scores: Any = None, n_examples: int | None = None) -> Component:
+def component(
+    db: Any, layer: str, index: int, labels: Any = None, scores: Any = None, n_examples: int | None = None
+) -> Component:
     """Read one component off ``db``; ``labels`` and ``scores`` are what ``db.label`` and ``db.scores`` returned.
 
     Raises
@@ -86,7 +88,9 @@ def component(db: Any, layer: str, index: int, labels: Any = None, scores: Any =
     if not 0 <= k < count:
         raise IndexError(f"component {index} is not in layer {layer!r}, which has components 0 to {count - 1}")
     dead = bool(concepts.dead[k])
-    shown = [] if dead else [(int(i), float(s)) for i, s in zip(concepts.ids[k], concepts.example_scores[k], strict=True) if i >= 0]
+    shown = (
+        [] if dead else [(int(i), float(s)) for i, s in zip(concepts.ids[k], concepts.example_scores[k], strict=True) if i >= 0]
+    )
     label, candidates = (None, ()) if labels is None or layer not in labels else _label(labels[layer, k])
     values, nearest = ({}, None) if scores is None or layer not in scores else _scores(scores[layer], k)
     return Component(

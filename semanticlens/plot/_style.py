@@ -6,8 +6,9 @@ from __future__ import annotations
 TOKENS = """
 :root{color-scheme:light dark;--bg:#fff;--panel:#f7f8f9;--ink:#1b1f24;--muted:#59616b;--line:#e1e4e8;
 --accent:#275d91;--soft:#d5e2ee;--warm:#9a5119;
---warm-soft:#f0ddcf;--warn:#8a5a00;--radius:6px;--sans:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",
-"Noto Sans","Liberation Sans",Arial,sans-serif;
+--warm-soft:#f0ddcf;--warn:#8a5a00;--radius:6px;
+--sans:-apple-system,BlinkMacSystemFont,"Segoe UI",Roboto,"Helvetica Neue","Noto Sans",Arial,
+"Liberation Sans",system-ui,sans-serif;
 --mono:ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace}
 @media (prefers-color-scheme:dark){:root{--bg:#14171a;--panel:#1b1f23;--ink:#e4e7ea;--muted:#9ba5af;--line:#2e343a;
 --accent:#82b4e2;--soft:#24394d;

@@ -40,8 +40,19 @@ def _has(name: str | None, character: str) -> bool:
     font = _load(name, 20)
     if font is None:
         return False
+    return _drawn(font, character) not in _missing(name)
+
+
+def _drawn(font: Any, character: str) -> tuple[tuple[int, int], bytes]:
     glyph = font.getmask(character)
-    return all((glyph.size, bytes(glyph)) != (m.size, bytes(m)) for m in (font.getmask("\U0010fffd"), font.getmask("\uffff")))
+    return glyph.size, bytes(glyph)
+
+
+@functools.lru_cache(maxsize=32)
+def _missing(name: str | None) -> frozenset[tuple[tuple[int, int], bytes]]:
+    """How a font draws characters that no font has."""
+    font = _load(name, 20)
+    return frozenset(_drawn(font, c) for c in ("\U0010fffd", "\uffff"))
 
 
 def clean(text: object) -> str:
@@ -80,20 +91,21 @@ class Pen:
                 return [(name, text)]
         runs: list[tuple[str | None, str]] = []
         for c in text:
-            name = runs[-1][0] if runs and _has(runs[-1][0], c) else next((f for f in self._fonts if _has(f, c)), False)
-            if name is False:                         # no font has it: its plain base letter, or the sign for a missing one
+            able = [runs[-1][0]] if runs and _has(runs[-1][0], c) else [f for f in self._fonts if _has(f, c)]
+            if not able:  # no font has it: its plain base letter, or the sign for a missing one
                 base = unicodedata.normalize("NFKD", c)[0]
-                c, name = (base if _has(None, base) else c), None
+                c = base if _has(None, base) else c
+            name = able[0] if able else None
             if runs and runs[-1][0] == name:
                 runs[-1] = (name, runs[-1][1] + c)
             else:
-                runs.append((name, c))  # type: ignore[arg-type]
+                runs.append((name, c))
         return runs
 
     def width(self, text: str, size: float) -> float:
         """Width of one line."""
         pixels = round(size * self.scale)
-        return sum(_load(name, pixels).getlength(part) for name, part in self._runs(text)) / self.scale
+        return float(sum(_load(name, pixels).getlength(part) for name, part in self._runs(text))) / self.scale
 
     def text(self, x: float, y: float, text: str, size: float, fill: str, align: str = "left") -> None:
         """Draw one line with its base line at ``y``; ``align`` says which point of it is at ``x``."""

@@ -21,10 +21,14 @@ __all__ = ["Card", "card"]
 INK, MUTED, LINE, PANEL, ACCENT, SOFT, WARM, WARM_SOFT = (
     "#1b1f24", "#59616b", "#e1e4e8", "#f1f3f5", "#275d91", "#dfe8f0", "#b0672c", "#f3e5d9",
 )  # fmt: skip
-MARGIN, CELL, GAP = 28.0, 112.0, 8.0                  # in units of 1/scale pixels
-ROW = 21.0                                            # height of a line with a bar
+MARGIN, CELL, GAP = 28.0, 112.0, 8.0  # in units of 1/scale pixels
+ROW = 21.0  # height of a line with a bar
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-OPTIONS: dict[str, dict[str, Any]] = {"PNG": {"optimize": True}, "JPEG": {"quality": 92, "subsampling": 0}, "WEBP": {"quality": 92}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "PNG": {"optimize": True},
+    "JPEG": {"quality": 92, "subsampling": 0},
+    "WEBP": {"quality": 92},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,8 @@ def card(
     Parameters
     ----------
     db : ConceptDB
-        With its data set attached (``db.attach(images=...)``) the examples are drawn from the pictures themselves, else from its small copies.
+        With its data set attached (``db.attach(images=...)``) the examples are drawn from the pictures themselves, else from
+        its small copies.
     layer, component : str, int
     labels : Labels, optional
         What ``db.label(vocabulary)`` returned; without it the card has no label.
@@ -174,14 +179,15 @@ def _columns(pen: Pen, facts: _facts.Component, y: float, width: float) -> float
         blocks.append(("Label candidates, cosine", rows, ACCENT, SOFT, 3))
     if facts.classes:
         top = facts.classes[0][1]
-        blocks.append(("Classes, mean top activation", [(name, value, value / top) for name, value in facts.classes], WARM, WARM_SOFT, 2))
+        blocks.append(
+            ("Classes, mean top activation", [(name, value, value / top) for name, value in facts.classes], WARM, WARM_SOFT, 2)
+        )
     if facts.scores and not facts.dead:
         blocks.append(("Scores", [(name, value, value) for name, value in facts.scores.items()], MUTED, LINE, 3))
     if not blocks:
         return y
     gutter = 30.0
-    each = (width - 2 * MARGIN - gutter * (len(blocks) - 1)) / len(blocks)
-    each = min(each, 300.0)
+    each = (width - 2 * MARGIN - 2 * gutter) / 3  # always thirds, so that cards side by side line up
     y += 16
     for i, (title, rows, colour, soft, digits) in enumerate(blocks):
         x = MARGIN + i * (each + gutter)
@@ -191,11 +197,16 @@ def _columns(pen: Pen, facts: _facts.Component, y: float, width: float) -> float
     return y + 20 + ROW * max(len(rows) for _, rows, *_ in blocks) + 2
 
 
+def _number(value: float, digits: int) -> str:
+    """A number in the characters that Pillow's own font has."""
+    return number(value, digits).replace("–", "n/a").replace("\N{MINUS SIGN}", "-").replace("\u202f", " ")
+
+
 def _bar_row(
     pen: Pen, x: float, y: float, width: float, name: str, value: float, share: float, colour: str, soft: str, digits: int
 ) -> None:
     """A name, a bar below it, and the number at the right."""
-    text = number(value, digits).replace("–", "n/a")
+    text = _number(value, digits)
     space = pen.width(text, 12)
     pen.text(x, y + 12.5, pen.fit(name, 12, width - space - 10), 12, INK)
     pen.text(x + width, y + 12.5, text, 12, INK if math.isfinite(value) else MUTED, "right")
@@ -218,7 +229,7 @@ def _grid(pen: Pen, facts: _facts.Component, pictures: list[Any], columns: int, 
             pen.text(x + CELL / 2, top + CELL / 2 + 4, f"no. {sample}", 12, MUTED, "centre")
         else:
             _paste(pen, picture, x, top)
-        pen.text(x + CELL / 2, top + CELL + 15, number(score, 2), 11, MUTED, "centre")
+        pen.text(x + CELL / 2, top + CELL + 15, _number(score, 2), 11, MUTED, "centre")
     rows = math.ceil(len(facts.examples) / columns)
     return y + rows * (CELL + 26) + 2
 

@@ -36,6 +36,7 @@ __all__ = [
     "short_hash",
     "strip",
     "table",
+    "title",
 ]
 
 _NUMERIC = ' class="sl-num"'
@@ -105,6 +106,11 @@ def note(text: object) -> Html:
     return Html(f'<div class="sl-note">{escape(text)}</div>')
 
 
+def title(text: object) -> Html:
+    """A line above a table."""
+    return Html(f'<div class="sl-title">{escape(text)}</div>')
+
+
 def _is_number(cell: object) -> bool:
     return isinstance(cell, (int, float, np.integer, np.floating)) and not isinstance(cell, (bool, np.bool_))
 
@@ -155,8 +161,8 @@ def table(
 
     head = "".join(f'<th scope="col"{_NUMERIC if right[j] else ""}>{escape(text)}</th>' for j, text in enumerate(headers))
     lines = "".join(f"<tr>{''.join(cell(value, j) for j, value in enumerate(row))}</tr>" for row in body)
-    title = "" if caption is None else f"<caption>{escape(caption)}</caption>"
-    result = Html(f'<table class="sl-table">{title}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>')
+    above = "" if caption is None else f"<caption>{escape(caption)}</caption>"
+    result = Html(f'<table class="sl-table">{above}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>')
     if left_out:
         result = Html(result + note(f"{left_out} more rows are not shown"))
     return fragment(result) if style else result
@@ -167,7 +173,9 @@ def bar(value: float | None, low: float = 0.0, high: float = 1.0, digits: int = 
     if value is None or math.isnan(value):
         return Html("–")
     share = 0.0 if high <= low else min(1.0, max(0.0, (value - low) / (high - low)))
-    return Html(f'<span class="sl-bar" aria-hidden="true"><i style="width:{100 * share:.0f}%"></i></span>{escape(number(value, digits))}')
+    return Html(
+        f'<span class="sl-bar" aria-hidden="true"><i style="width:{100 * share:.0f}%"></i></span>{escape(number(value, digits))}'
+    )
 
 
 def _flat(image: Image.Image) -> Image.Image:
@@ -178,7 +186,9 @@ def _flat(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def image_bytes(image: Image.Image, *, size: int | None = None, format: str | None = None, quality: int = 75) -> tuple[bytes, str]:
+def image_bytes(
+    image: Image.Image, *, size: int | None = None, format: str | None = None, quality: int = 75
+) -> tuple[bytes, str]:
     """``image`` encoded (WebP where Pillow has it, else JPEG), its longer side at most ``size``: the bytes and the MIME type."""
     chosen = (format or ("webp" if features.check("webp") else "jpeg")).lower()
     if chosen not in ("webp", "jpeg", "png"):
@@ -212,7 +222,9 @@ def image_uri(image: Image.Image, *, size: int | None = None, format: str | None
     return Html(f"data:{mime};base64,{base64.b64encode(raw).decode('ascii')}")
 
 
-def strip(images: Iterable[Image.Image | None], captions: Iterable[object] | None = None, *, size: int = 64, alt: str = "example") -> Html:
+def strip(
+    images: Iterable[Image.Image | None], captions: Iterable[object] | None = None, *, size: int = 64, alt: str = "example"
+) -> Html:
     """A row of thumbnails for a notebook, ``size`` pixels wide and high, wrapping where it must; None is left out with its caption."""
     words = list(captions) if captions is not None else None
     figures = []
@@ -279,7 +291,9 @@ def page(title: str, body: str, *, style: str = "", script: str = "", language: 
             raise ValueError(f"{name} must not contain {end!r}: it would end the element early")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     allowed = f"'sha256-{digest}'" if script else "'none'"
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
+    )
     about = f'<meta name="description" content="{escape(description)}">' if description else ""
     code_ = f"<script>{script}</script>" if script else ""
     return (

@@ -51,7 +51,8 @@ def search(name: str, seconds: int) -> bool:
         print(f"{name}: {runs[0] if runs else '?'} inputs, {len(list(new.iterdir()))} new ones that reached new code", flush=True)
         if done.returncode == 0 and runs:
             return True
-        print("\n".join(done.stdout.splitlines()[-40:] + done.stderr.splitlines()[-40:]), flush=True)
+        said = [line for line in done.stderr.splitlines() if not line.startswith(("#", "INFO:"))]   # without the search's progress
+        print("\n".join(done.stdout.splitlines()[-40:] + said[-40:]), flush=True)
         for finding in Path(folder).glob("found-*"):
             print(f"FOUND by {name} ({finding.name}): {base64.b64encode(finding.read_bytes()).decode()}", flush=True)
         return False

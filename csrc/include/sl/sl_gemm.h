@@ -8,6 +8,7 @@
 #define SL_GEMM_H
 
 #include "sl_common.h"
+#include "sl_elementwise.h"
 
 enum { SL_GEMM_KC = 320 };
 
@@ -24,5 +25,24 @@ void sl_gemm_nt_serial_f32(const float *a, ptrdiff_t lda, ptrdiff_t m, const flo
 
 /* Floats of workspace that sl_gemm_nt_serial_f32 needs; bounded whatever m, n, k are. */
 ptrdiff_t sl_gemm_nt_worksize(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k);
+
+/* Dense layer:
+ *
+ *   y[i,j] = act( bias[j] + sum_p x[i,p] w[j,p] )        i < m, j < n, p < k
+ *
+ * x (m, k), w (n, k), y (m, n) row-major and dense; bias (n) or NULL.  y is written in full and must overlap no input.  k = 0 leaves act(bias).
+ * packed: what sl_dense_pack_f32 made of w, or NULL: then w is read as it is, each weight once per 240 rows of x.  Packing beforehand pays from about 8 rows
+ * on; results are the same bits.  The sum over the first block of K is stored with the bias, later blocks are added.
+ * Allocates a packed copy of at most 960 rows of x and one panel per thread.
+ * SL_ERR_ARG: a negative size, n_threads < 1, an unknown activation, or `packed` of another tier or shape; SL_ERR_OVERFLOW; SL_ERR_NOMEM. */
+sl_status sl_dense_f32(const float *x, ptrdiff_t m, ptrdiff_t k, const float *w, ptrdiff_t n, const float *packed,
+                       const float *bias, sl_activation activation, float *y, int n_threads);
+
+/* Floats of the packed form of w (n, k), header included; depends on the active tier.  SL_ERR_ARG, SL_ERR_OVERFLOW. */
+sl_status sl_dense_packed_size(ptrdiff_t n, ptrdiff_t k, ptrdiff_t *size);
+sl_status sl_dense_pack_f32(const float *w, ptrdiff_t n, ptrdiff_t k, float *packed);
+
+/* SL_OK if the buffer of `size` floats was packed by this tier for weights of this shape, else SL_ERR_ARG. */
+sl_status sl_dense_packed_check(ptrdiff_t n, ptrdiff_t k, const float *packed, ptrdiff_t size);
 
 #endif

@@ -93,4 +93,5 @@ def _read(path: Path, arch: str | None, verify: bool, allow_nonfinite: bool) -> 
             f"{path}: these weights fit none of the known architectures; name one with arch=..., or export the "
             "network to a bundle"
         )
-    return zoo.build(name, state, path=path)
+    net: Network = zoo.build(name, state, path=path)
+    return net

@@ -33,7 +33,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict of str to ndarray
-        In the order of the file and in its types (bfloat16 becomes float32). Arrays are read-only views of the file where the format allows.
+        Names in the order of the file, arrays in its types (bfloat16 becomes float32); read-only views of the file where the format allows.
         A dictionary inside ``{"state_dict": ...}`` or the like is unwrapped, a prefix ``module.`` or ``_orig_mod.`` common to all
         names is removed, and counters named ``num_batches_tracked``, which no forward pass uses, are left out.
 

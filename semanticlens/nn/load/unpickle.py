@@ -142,11 +142,11 @@ def _read_zip(path: Path, data: NDArray[np.uint8]) -> Any:
             raise PickleRefused(f"storage {storage.key!r} has {storage.raw.nbytes:,} bytes where {storage.numel:,} values "
                                 f"of {storage.kind.name} are declared")
 
-    return _machine(memoryview(pickle), _Storages(place)).load()
+    return _machine(pickle.data, _Storages(place)).load()
 
 
 def _read_legacy(data: NDArray[np.uint8]) -> Any:
-    buffer = memoryview(data)
+    buffer = data.data
     position = 0
 
     def pickle(storages: _Storages | None = None) -> Any:

@@ -42,7 +42,7 @@ class Members:
         if info.compress_type == zipfile.ZIP_DEFLATED:
             unpacker = zlib.decompressobj(-15)
             try:
-                raw = unpacker.decompress(memoryview(packed), info.file_size + 1)
+                raw = unpacker.decompress(packed.data, info.file_size + 1)
             except zlib.error as error:
                 raise ZipRefused(f"member {name!r} is damaged: {error}") from None
             content: NDArray[np.uint8] = np.frombuffer(raw, np.uint8)
@@ -50,7 +50,7 @@ class Members:
             content = packed
         if content.nbytes != info.file_size:
             raise ZipRefused(f"member {name!r} does not have the {info.file_size:,} bytes it claims; the file is damaged")
-        if zlib.crc32(memoryview(content)) != info.CRC:
+        if zlib.crc32(content.data) != info.CRC:
             raise ZipRefused(f"member {name!r} is damaged: its checksum does not fit; copy or download the file again "
                              "(or, if it was written with set_crc32_options(False), save it with checksums)")
         return content

@@ -1,0 +1,261 @@
+/* Convolution: shapes, packed weights, choice of the path.  Contract: sl_conv.h. */
+#include "sl/sl_conv.h"
+
+#include <string.h>
+
+#include "sl_conv_private.h"
+#include "sl/sl_cpu.h"
+
+enum { SERIAL_BELOW = 1 << 20 }; /* fewer multiply-adds than this are not worth a second thread */
+
+static sl_status
+output_length(ptrdiff_t size, ptrdiff_t before, ptrdiff_t after, ptrdiff_t kernel, ptrdiff_t stride, ptrdiff_t dilation,
+              ptrdiff_t *out)
+{
+    ptrdiff_t padded, reach;
+
+    if (size < 0 || before < 0 || after < 0 || kernel < 1 || stride < 1 || dilation < 1) {
+        return SL_ERR_ARG;
+    }
+    if (__builtin_add_overflow(size, before, &padded) || __builtin_add_overflow(padded, after, &padded) ||
+        sl_mul(kernel - 1, dilation, &reach) < 0 || reach == PTRDIFF_MAX) {
+        return SL_ERR_OVERFLOW;
+    }
+    if (padded < reach + 1) {
+        return SL_ERR_ARG;
+    }
+    *out = (padded - reach - 1) / stride + 1;
+    return SL_OK;
+}
+
+/* The product of the four fits, as does its size in bytes. */
+static int
+fits(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, ptrdiff_t d)
+{
+    ptrdiff_t n = 0;
+
+    return sl_mul(a, b, &n) == 0 && sl_mul(n, c, &n) == 0 && sl_mul(n, d, &n) == 0 &&
+           sl_mul(n, 2 * (ptrdiff_t)sizeof(float), &n) == 0;
+}
+
+sl_status
+sl_conv_output_size(const sl_conv_shape *s, ptrdiff_t *out_h, ptrdiff_t *out_w)
+{
+    ptrdiff_t h, w;
+    sl_status status;
+
+    if (s->batch < 0 || s->channels < 1 || s->outputs < 1 || s->groups < 1 || s->channels % s->groups != 0 ||
+        s->outputs % s->groups != 0) {
+        return SL_ERR_ARG;
+    }
+    status = output_length(s->height, s->top, s->bottom, s->kernel_h, s->stride_h, s->dilation_h, &h);
+    if (status == SL_OK) {
+        status = output_length(s->width, s->left, s->right, s->kernel_w, s->stride_w, s->dilation_w, &w);
+    }
+    if (status != SL_OK) {
+        return status;
+    }
+    if (!fits(s->batch, s->channels, s->height + s->top + s->bottom, s->width + s->left + s->right) ||
+        !fits(s->batch, s->outputs, h, w) ||
+        !fits(s->outputs + SL_MR_MAX, s->channels / s->groups, s->kernel_h, s->kernel_w)) {
+        return SL_ERR_OVERFLOW;
+    }
+    *out_h = h;
+    *out_w = w;
+    return SL_OK;
+}
+
+/* Blocks of whole channels where a channel's taps fit into one, else pieces of a channel's taps. */
+static ptrdiff_t
+block_of_k(ptrdiff_t in_g, ptrdiff_t taps)
+{
+    if (taps > SL_GEMM_KC) {
+        return sl_gemm_kblock(taps);
+    }
+    return sl_ceil_div(in_g, sl_ceil_div(in_g, SL_GEMM_KC / taps)) * taps;
+}
+
+sl_status
+sl_conv_plan_make(const sl_conv_shape *shape, sl_conv_plan *plan)
+{
+    const sl_status status = sl_conv_output_size(shape, &plan->out_h, &plan->out_w);
+
+    if (status != SL_OK) {
+        return status;
+    }
+    plan->s = *shape;
+    plan->pixels = plan->out_h * plan->out_w;
+    plan->in_g = shape->channels / shape->groups;
+    plan->out_g = shape->outputs / shape->groups;
+    plan->taps = shape->kernel_h * shape->kernel_w;
+    plan->k = plan->in_g * plan->taps;
+    plan->kblock = block_of_k(plan->in_g, plan->taps);
+    plan->depthwise = plan->in_g == 1 && plan->out_g <= 4; /* more outputs per channel: a product pays */
+    return SL_OK;
+}
+
+void
+sl_conv_pad_row(const sl_conv_shape *s, const sl_tier *tier, const float *row, ptrdiff_t start, ptrdiff_t phases,
+                ptrdiff_t positions, float *dst)
+{
+    const ptrdiff_t step = s->stride_w;
+
+    for (ptrdiff_t phase = 0; phase < phases; phase++, start++, dst += positions) {
+        const ptrdiff_t low = sl_min(start < 0 ? sl_ceil_div(-start, step) : 0, positions);
+        const ptrdiff_t inside = start < s->width ? (s->width - 1 - start) / step + 1 : 0;
+        const ptrdiff_t high = inside < low ? low : sl_min(inside, positions);
+        for (ptrdiff_t i = 0; i < low; i++) {
+            dst[i] = 0.0F;
+        }
+        if (high > low) {
+            tier->copy_strided(row + start + low * step, step, high - low, dst + low);
+        }
+        for (ptrdiff_t i = high; i < positions; i++) {
+            dst[i] = 0.0F;
+        }
+    }
+}
+
+static sl_pack_header
+header_of(const sl_conv_plan *plan)
+{
+    const sl_tier *tier = sl_tier_get();
+    sl_pack_header header = {
+        .kind = SL_PACK_CONV, .lanes = tier->lanes, .width = tier->mr, .kblock = (int32_t)plan->kblock};
+
+    memcpy(header.magic, SL_PACK_MAGIC, sizeof header.magic);
+    header.size[0] = plan->s.outputs;
+    header.size[1] = plan->in_g;
+    header.size[2] = plan->s.kernel_h;
+    header.size[3] = plan->s.kernel_w;
+    header.size[4] = plan->s.groups;
+    return header;
+}
+
+static ptrdiff_t
+packed_floats(const sl_conv_plan *plan)
+{
+    return SL_PACK_HEADER + plan->s.groups * sl_round_up(plan->out_g, sl_tier_get()->mr) * plan->k;
+}
+
+/* What the picture is does not matter to the weights: any that the kernel fits into. */
+static sl_status
+weight_plan(const sl_conv_shape *shape, sl_conv_plan *plan)
+{
+    sl_conv_shape s = *shape;
+
+    s.batch = s.stride_h = s.stride_w = s.dilation_h = s.dilation_w = 1;
+    s.top = s.left = s.bottom = s.right = 0;
+    s.height = s.kernel_h;
+    s.width = s.kernel_w;
+    return sl_conv_plan_make(&s, plan);
+}
+
+sl_status
+sl_conv_packed_size(const sl_conv_shape *shape, ptrdiff_t *size)
+{
+    sl_conv_plan plan;
+    const sl_status status = weight_plan(shape, &plan);
+
+    if (status != SL_OK) {
+        return status;
+    }
+    if (plan.depthwise) {
+        *size = 0;
+        return SL_OK;
+    }
+    if (!fits(plan.s.groups, plan.out_g + SL_MR_MAX, plan.k, 1)) {
+        return SL_ERR_OVERFLOW;
+    }
+    *size = packed_floats(&plan);
+    return SL_OK;
+}
+
+/* Per group and block of K: panels [k][mr]. */
+static void
+pack_weights(const sl_conv_plan *plan, const float *w, float *packed)
+{
+    const sl_tier *tier = sl_tier_get();
+    const sl_pack_header header = header_of(plan);
+    const ptrdiff_t rows = sl_round_up(plan->out_g, tier->mr);
+
+    memset(packed, 0, SL_PACK_HEADER * sizeof *packed);
+    memcpy(packed, &header, sizeof header);
+    packed += SL_PACK_HEADER;
+    for (ptrdiff_t g = 0; g < plan->s.groups; g++) {
+        for (ptrdiff_t k0 = 0; k0 < plan->k; k0 += plan->kblock) {
+            const ptrdiff_t depth = sl_min(plan->kblock, plan->k - k0);
+            sl_gemm_pack_a(tier, w + g * plan->out_g * plan->k + k0, plan->k, plan->out_g, depth,
+                           packed + (g * plan->k + k0) * rows);
+        }
+    }
+}
+
+sl_status
+sl_conv_pack_f32(const sl_conv_shape *shape, const float *w, float *packed)
+{
+    sl_conv_plan plan;
+    const sl_status status = weight_plan(shape, &plan);
+
+    if (status != SL_OK) {
+        return status;
+    }
+    if (plan.depthwise) {
+        return SL_ERR_ARG;
+    }
+    pack_weights(&plan, w, packed);
+    return SL_OK;
+}
+
+sl_status
+sl_conv_packed_check(const sl_conv_shape *shape, const float *packed, ptrdiff_t size)
+{
+    sl_conv_plan plan;
+    sl_pack_header header;
+    const sl_status status = weight_plan(shape, &plan);
+
+    if (status != SL_OK) {
+        return status;
+    }
+    header = header_of(&plan);
+    return !plan.depthwise && size == packed_floats(&plan) && memcmp(packed, &header, sizeof header) == 0 ? SL_OK
+                                                                                                          : SL_ERR_ARG;
+}
+
+sl_status
+sl_conv2d_f32(const sl_conv_shape *shape, const float *x, const float *w, const float *packed, const float *bias,
+              const float *addend, sl_activation activation, float *y, int n_threads)
+{
+    sl_conv_args args = {x, w, packed, bias, addend, y, activation};
+    sl_conv_plan plan;
+    float *own = NULL;
+    sl_status status = sl_conv_plan_make(shape, &plan);
+
+    if (status != SL_OK) {
+        return status;
+    }
+    if (n_threads < 1 || (int)activation < SL_ACT_NONE || (int)activation > SL_ACT_HARDSWISH) {
+        return SL_ERR_ARG;
+    }
+    if (plan.s.batch == 0) {
+        return SL_OK;
+    }
+    n_threads = plan.s.batch * plan.s.outputs * plan.pixels < SERIAL_BELOW / plan.k ? 1 : sl_threads(n_threads);
+    if (plan.depthwise) {
+        return packed == NULL ? sl_conv_depthwise(&plan, &args, n_threads) : SL_ERR_ARG;
+    }
+    if (packed == NULL) {
+        own = sl_alloc(packed_floats(&plan), sizeof *own);
+        if (own == NULL) {
+            return SL_ERR_NOMEM;
+        }
+        pack_weights(&plan, w, own);
+        args.packed = own;
+    } else if (sl_conv_packed_check(shape, packed, packed_floats(&plan)) != SL_OK) {
+        return SL_ERR_ARG;
+    }
+    args.packed += SL_PACK_HEADER;
+    status = sl_conv_product(&plan, &args, n_threads);
+    sl_free(own);
+    return status;
+}
