@@ -18,7 +18,8 @@ typedef struct {
 } sl_epilogue;
 
 enum { SL_RAND_ROWS = 64, SL_RAND_COLS = 16 }; /* pairs of a tile of sl_rand.c */
-struct sl_lens_loops; /* sl_lens_private.h */
+enum { SL_SPACE_BLOCK = 16 };                  /* points of a leaf of sl_knn.c */
+struct sl_lens_loops;                          /* sl_lens_private.h */
 
 /* Neighbouring columns of a panel of B that are neighbours in memory too. */
 typedef struct {
@@ -57,6 +58,11 @@ typedef struct {
     void (*rand_tile)(const float *restrict rows, const float *restrict panel, ptrdiff_t k,
                       const float *restrict half_row, const float *restrict half_col, float *restrict m);
     void (*rand_difference)(const float *restrict x, const float *restrict y, float *restrict col, float *restrict row);
+    /* Squared distances of one point to a block, of a block to a box; see tier_space_inl.h. */
+    void (*space_points)(const double *restrict block, const double *restrict q, ptrdiff_t d, double bound,
+                         double *restrict out);
+    void (*space_box)(const double *restrict block, const double *restrict box, ptrdiff_t d, double *restrict out);
+
     const struct sl_lens_loops *lens; /* scores, cosines, labels */
 
     /* Streaming selection; see tier_topm_inl.h. */

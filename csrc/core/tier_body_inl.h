@@ -11,6 +11,7 @@
 #include "tier_gemm_inl.h"
 #include "tier_rand_inl.h"
 #include "tier_lens_inl.h"
+#include "tier_space_inl.h"
 #include "tier_topm_inl.h"
 
 #include "tier_conv_inl.h"
@@ -24,6 +25,8 @@ const sl_tier SL_TIER = {
     .lanes = SL_LANES,
     .rand_tile = rand_tile,
     .rand_difference = rand_difference,
+    .space_points = space_points,
+    .space_box = space_box,
     .mr = SL_MR,
     .nr = SL_NR,
     .gemm_panel = gemm_panel,
