@@ -35,7 +35,7 @@ def conv_both(x, w, bias=None, addend=None, **options):
 
 
 CONVS = [
-    # C, O, groups, kernel, stride, padding, dilation, H, W
+    # C, K, groups, kernel, stride, padding, dilation, H, W
     (3, 32, 1, (3, 3), (2, 2), (0, 0, 1, 1), (1, 1), 33, 31),
     (16, 24, 1, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 14, 14),
     (16, 24, 1, (1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 15, 13),
@@ -58,8 +58,8 @@ CONVS = [
 @pytest.mark.parametrize("case", CONVS, ids=str)
 @pytest.mark.parametrize("activation", ["none", "relu6"])
 def test_conv2d_equals_the_twin(case, activation):
-    C, O, groups, kernel, stride, padding, dilation, H, W = case
-    x, w, bias = normal(3, C, H, W), normal(O, C // groups, *kernel, seed=1), normal(O, seed=2)
+    C, K, groups, kernel, stride, padding, dilation, H, W = case
+    x, w, bias = normal(3, C, H, W), normal(K, C // groups, *kernel, seed=1), normal(K, seed=2)
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "activation": activation}
     exact, scale = conv_both(x, w, bias, **options)
     addend = normal(*exact.shape, seed=3)
@@ -80,19 +80,20 @@ def test_conv2d_at_random(data):
         return data.draw(st.integers(low, high))
 
     groups = data.draw(st.sampled_from([1, 1, 1, 2, 3]))
-    C, O = groups * draw(1, 6), groups * draw(1, 7)
+    C, K = groups * draw(1, 6), groups * draw(1, 7)
     kernel, stride, dilation = (draw(1, 4), draw(1, 4)), (draw(1, 3), draw(1, 3)), (draw(1, 2), draw(1, 2))
     padding = tuple(draw(0, 3) for _ in range(4))
     H, W = (max(1, (k - 1) * d + 1 - sum(pad)) + draw(0, 20)
             for k, d, pad in zip(kernel, dilation, ((padding[0], padding[2]), (padding[1], padding[3])), strict=True))
-    x, w = normal(draw(1, 3), C, H, W), normal(O, C // groups, *kernel, seed=1)
+    x, w = normal(draw(1, 3), C, H, W), normal(K, C // groups, *kernel, seed=1)
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     exact, scale = conv_both(x, w, **options)
     check(nn.conv2d(x, w, **options), exact, scale)
 
 
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), [
-    (1, 1, 1), (1, 5, 3), (1, 1280, 1000), (2, 33, 17), (3, 320, 16), (4, 321, 31), (5, 640, 33), (8, 97, 97), (17, 700, 65), (64, 64, 64), (0, 3, 4),
+    (1, 1, 1), (1, 5, 3), (1, 1280, 1000), (2, 33, 17), (3, 320, 16), (4, 321, 31), (5, 640, 33), (8, 97, 97), (17, 700, 65), (64, 64, 64),
+    (0, 3, 4),
 ])
 def test_dense_equals_the_twin(rows, inputs, outputs):
     x, w, bias = normal(rows, inputs), normal(outputs, inputs, seed=1), normal(outputs, seed=2)
@@ -106,8 +107,12 @@ def test_dense_equals_the_twin(rows, inputs, outputs):
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "dilation", "H", "W"), [
-    ((2, 2), (2, 2), (0, 0, 0, 0), (1, 1), 14, 14), ((3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 15, 17), ((3, 3), (2, 2), (0, 0, 0, 0), (1, 1), 13, 14),
-    ((3, 3), (1, 1), (1, 1, 1, 1), (2, 2), 9, 8), ((5, 2), (3, 1), (2, 0, 1, 1), (1, 1), 11, 6), ((7, 7), (1, 1), (0, 0, 0, 0), (1, 1), 7, 7),
+    ((2, 2), (2, 2), (0, 0, 0, 0), (1, 1), 14, 14),
+    ((3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 15, 17),
+    ((3, 3), (2, 2), (0, 0, 0, 0), (1, 1), 13, 14),
+    ((3, 3), (1, 1), (1, 1, 1, 1), (2, 2), 9, 8),
+    ((5, 2), (3, 1), (2, 0, 1, 1), (1, 1), 11, 6),
+    ((7, 7), (1, 1), (0, 0, 0, 0), (1, 1), 7, 7),
 ])
 @pytest.mark.parametrize(("ceil_mode", "count_include_pad"), list(itertools.product([False, True], repeat=2)))
 def test_pooling_equals_the_twin(kernel, stride, padding, dilation, H, W, ceil_mode, count_include_pad):
@@ -145,7 +150,8 @@ def test_elementwise_equals_the_twins(n):
     np.testing.assert_array_equal(nn.multiply(a, b), a * b)
     gate = normal(2, 3, 1, 1, seed=4)
     np.testing.assert_array_equal(nn.multiply(a, gate), a * gate)
-    np.testing.assert_allclose(nn.scale_shift(a, scale, shift, activation="relu6"), twin.scale_shift(a, scale, shift, activation="relu6"), atol=1e-6)
+    expected = twin.scale_shift(a, scale, shift, activation="relu6")
+    np.testing.assert_allclose(nn.scale_shift(a, scale, shift, activation="relu6"), expected, atol=1e-6)
     np.testing.assert_allclose(nn.softmax(a), twin.softmax(a), rtol=2e-6, atol=1e-12)
     for kind in ("mean", "max", "absmean", "absmax"):
         x = a.reshape(2, 3, -1)
@@ -172,8 +178,8 @@ def test_nan_and_infinity_stay_where_they_belong():
 @pytest.mark.parametrize("n_threads", [2, 3, 8])
 def test_bitwise_equal_for_every_thread_count(n_threads):
     for case in CONVS:
-        C, O, groups, kernel, stride, padding, dilation, H, W = case
-        x, w = normal(2, C, H, W), normal(O, C // groups, *kernel, seed=1)
+        C, K, groups, kernel, stride, padding, dilation, H, W = case
+        x, w = normal(2, C, H, W), normal(K, C // groups, *kernel, seed=1)
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         assert np.array_equal(nn.conv2d(x, w, n_threads=n_threads, **options), nn.conv2d(x, w, n_threads=1, **options)), case
     big, weight = normal(70, 650), normal(300, 650, seed=1)
@@ -181,7 +187,8 @@ def test_bitwise_equal_for_every_thread_count(n_threads):
     many = normal(4, 16, 70, 70)
     for call in (lambda t: nn.activate(many, "silu", n_threads=t), lambda t: nn.softmax(many, n_threads=t),
                  lambda t: nn.reduce_positions(many.reshape(4, 16, -1), "mean", n_threads=t),
-                 lambda t: nn.pool2d(many, "mean", (3, 3), stride=(2, 2), n_threads=t), lambda t: nn.adaptive_avg_pool2d(many, (3, 2), n_threads=t)):
+                 lambda t: nn.pool2d(many, "mean", (3, 3), stride=(2, 2), n_threads=t),
+                 lambda t: nn.adaptive_avg_pool2d(many, (3, 2), n_threads=t)):
         assert np.array_equal(call(n_threads), call(1))
 
 
