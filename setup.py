@@ -24,18 +24,19 @@ DEBUG = os.environ.get("SEMANTICLENS_DEBUG") == "1"
 
 # One translation unit per tier holds everything that is worth compiling more than once; see csrc/core/sl_tier.h.
 TIER_FLAGS = {
-    "csrc/core/tier_avx2.c": ["-mavx2", "-mfma", "-mf16c"],
+    "csrc/core/tier_avx2.c": ["-mavx2", "-mfma"],     # what runs_here() in sl_cpu.c asks the processor for, and no more
     "csrc/core/tier_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
 FLAGS = ["-std=c11", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wsign-conversion", "-Wstrict-prototypes", "-Wmissing-prototypes",
             "-Wcast-qual", "-Wundef", "-Wvla", "-Wformat=2", "-Wdouble-promotion"]
+SERIAL = ["-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-unused-variable", "-Wno-unused-but-set-variable"]   # used in pragmas only
 GLUE_WARNINGS = ["-Wno-missing-prototypes", "-Wno-cast-qual", "-Wno-undef"]   # CPython and NumPy headers
 
 
 def compile_flags() -> list[str]:
     """Flags every source gets."""
-    flags = FLAGS + (["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-DNDEBUG"]) + WARNINGS
+    flags = FLAGS + (["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0", "-DNDEBUG"]) + WARNINGS
     if os.environ.get("SEMANTICLENS_WERROR") == "1":
         flags.append("-Werror")
     if os.environ.get("SEMANTICLENS_SANITIZE"):
@@ -50,6 +51,7 @@ class BuildExt(build_ext):
     """Compiles every source on its own (in parallel), so that a tier's file gets the tier's flags."""
 
     def build_extension(self, ext: Extension) -> None:
+        """Compile, then link with the flags the compilation had."""
         openmp = self._openmp_flags()
         common = compile_flags() + openmp
         sanitize = os.environ.get("SEMANTICLENS_SANITIZE")
@@ -74,7 +76,7 @@ class BuildExt(build_ext):
     def _openmp_flags(self) -> list[str]:
         wanted = os.environ.get("SEMANTICLENS_OPENMP", "1")
         if wanted == "0":
-            return ["-Wno-unknown-pragmas"]
+            return SERIAL
         with tempfile.TemporaryDirectory() as folder:
             probe = Path(folder, "probe.c")
             probe.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
@@ -84,7 +86,7 @@ class BuildExt(build_ext):
             except Exception as error:
                 if wanted == "auto":
                     print("semanticlens: no OpenMP, building a serial extension", file=sys.stderr)
-                    return ["-Wno-unknown-pragmas"]
+                    return SERIAL
                 raise SystemExit("semanticlens: the C compiler cannot build OpenMP programs (install GCC, or set "
                                  "SEMANTICLENS_OPENMP=0 for a serial build)") from error
         return ["-fopenmp"]

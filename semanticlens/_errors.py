@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class SemanticLensError(Exception):
     """Base of all errors of this package."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args)      # by message: the arguments of __init__ are other ones in some subclasses
+
+
+def _restore(kind: type[SemanticLensError], args: tuple[Any, ...]) -> SemanticLensError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class ModelFileError(SemanticLensError, ValueError):
@@ -48,3 +58,7 @@ class MissingExtraError(SemanticLensError, ImportError):
 
 class SkippedDataWarning(UserWarning):
     """Some data was left out, as asked; the message says how much and why."""
+
+
+class ConceptWarning(UserWarning):
+    """Concept examples that say less than they seem to: too few pictures, components that never fire."""

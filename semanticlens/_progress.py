@@ -8,7 +8,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], *, progress: bool, total: int | None = None, what: str = "", unit: str = "it", initial: int = 0) -> Iterator[T]:
+def track(items: Iterable[T], *, progress: bool, total: int | None = None, what: str = "", unit: str = "it",
+          initial: int = 0) -> Iterator[T]:
     """Iterate over ``items``, with a progress bar (terminal or notebook) if ``progress``."""
     if not progress:
         yield from items

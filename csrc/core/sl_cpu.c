@@ -7,6 +7,10 @@
 
 #include "sl_tier.h"
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 static _Atomic(const sl_tier *) active = NULL;
 static atomic_int forked = 0;
 
@@ -29,8 +33,9 @@ runs_here(const sl_tier *tier)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     }
     if (tier == &sl_tier_avx512) {
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("fma");
     }
 #endif
     return tier != NULL;
@@ -64,7 +69,8 @@ sl_tier_names(void)
     static const char *const names[] = {
         "baseline",
 #if defined(__x86_64__)
-        "avx2", "avx512",
+        "avx2",
+        "avx512",
 #elif defined(__aarch64__)
         "neon",
 #endif
@@ -129,6 +135,16 @@ int
 sl_threads(int wanted)
 {
     return atomic_load_explicit(&forked, memory_order_relaxed) ? 1 : wanted;
+}
+
+int
+sl_thread_index(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
 }
 
 int

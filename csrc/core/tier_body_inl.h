@@ -9,6 +9,10 @@
 #include "tier_elementwise_inl.h"
 
 #include "tier_gemm_inl.h"
+#include "tier_rand_inl.h"
+#include "tier_lens_inl.h"
+#include "tier_space_inl.h"
+#include "tier_topm_inl.h"
 
 #include "tier_thin_inl.h"
 
@@ -21,11 +25,20 @@
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
     .lanes = SL_LANES,
+    .rand_tile = rand_tile,
+    .rand_difference = rand_difference,
+    .space_points = space_points,
+    .space_box = space_box,
     .mr = SL_MR,
     .nr = SL_NR,
     .gemm_panel = gemm_panel,
     .pack_a = pack_a,
     .pack_b = pack_b,
+    .lens = &lens_loops,
+    .topm_scan = topm_scan,
+    .topm_ranks = topm_ranks,
+    .topm_range = topm_range,
+    .topm_pivot = topm_pivot,
     .gemm_thin = gemm_thin,
     .pack_runs = pack_runs,
     .pad_row = pad_row,

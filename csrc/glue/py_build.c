@@ -2,6 +2,12 @@
 #include "py_common.h"
 #include "sl/sl_cpu.h"
 
+#ifdef __clang__
+#define COMPILER __VERSION__ /* starts with "Clang" or a vendor's name for it */
+#else
+#define COMPILER "GCC " __VERSION__
+#endif
+
 PyDoc_STRVAR(doc_build_info, "build_info()\n--\n\n"
                              "Compiler, instruction-set tiers and OpenMP of this build; see semanticlens.build_info.");
 
@@ -32,9 +38,9 @@ py_build_info(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
             goto done;
         }
     }
-    result = Py_BuildValue("{s:s,s:s,s:O,s:O,s:O,s:O,s:O}", "compiler", __VERSION__, "tier", sl_tier_active(), "tiers", tiers,
-                           "supported", supported, "openmp", sl_has_openmp() ? Py_True : Py_False, "march_native",
-                           native ? Py_True : Py_False, "debug", debug ? Py_True : Py_False);
+    result = Py_BuildValue("{s:s,s:s,s:O,s:O,s:O,s:O,s:O}", "compiler", COMPILER, "tier", sl_tier_active(), "tiers",
+                           tiers, "supported", supported, "openmp", sl_has_openmp() ? Py_True : Py_False,
+                           "march_native", native ? Py_True : Py_False, "debug", debug ? Py_True : Py_False);
 done:
     Py_XDECREF(tiers);
     Py_XDECREF(supported);

@@ -7,6 +7,7 @@ where it is not (float64 is never narrowed unasked).
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semanticlens import _core
+try:
+    from semanticlens import _core
+except ImportError as error:
+    if error.name != "semanticlens":                  # the extension is there and says itself what is wrong
+        raise
+    raise ImportError(
+        f"the C extension semanticlens._core cannot be imported ({error}). In a source tree, install the package (pip install .) and start "
+        f"Python in another folder, or build the extension in place (python setup.py build_ext --inplace)") from error
 
 __all__ = ["as_float32", "build_info", "get_num_threads", "num_threads", "resolve_threads", "set_num_threads"]
 
@@ -27,12 +35,13 @@ def build_info() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``compiler`` (str), ``tier`` (active instruction-set tier), ``tiers`` (compiled), ``supported`` (of those, runnable here), ``openmp``
-        (bool), ``march_native`` (bool), ``debug`` (bool), ``threads`` (default thread count).
+        ``compiler`` (str), ``tier`` (active instruction-set tier), ``tiers`` (compiled), ``supported`` (of those, runnable here),
+        ``openmp`` (bool), ``march_native`` (bool), ``debug`` (bool), ``threads`` (default thread count).
     """
     return {**_core.build_info(), "threads": get_num_threads()}
 
 
+@functools.cache
 def _cgroup_cpus() -> int | None:
     """Processors a container may use (cgroup v2, then v1), rounded up; None where no quota is set."""
     try:
@@ -63,8 +72,8 @@ def _available() -> int:
 def get_num_threads() -> int:
     """Threads used where ``n_threads=None``.
 
-    The first of: :func:`set_num_threads`; environment variable ``SEMANTICLENS_NUM_THREADS``; ``OMP_NUM_THREADS``; the processors this process
-    may use (affinity and container quota).
+    The first of: :func:`set_num_threads`; environment variable ``SEMANTICLENS_NUM_THREADS``; ``OMP_NUM_THREADS``; the processors this
+    process may use (affinity and container quota).
     """
     if _chosen is not None:
         return _chosen

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path``; on success flush it to disk and rename it over ``path``, on any error remove it.
 
-    A reader, or a crash at any moment, sees the old file or the new one, never a mixture.
+    A reader, or a crash at any moment, sees the old file or the new one, never a mixture.  A process killed half-way leaves the old file
+    and a hidden ``.name.*.tmp``, which nothing reads.  A symbolic link is followed: the file it points to is replaced.
 
     Parameters
     ----------
@@ -26,29 +27,46 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         The file to replace or create; its folder must exist.
     mode : {"wb", "w"}
         Binary, or UTF-8 text.
+
+    Raises
+    ------
+    OSError
+        If the folder is missing or cannot be written, or the disk is full; the message names ``path``, which is unchanged.
     """
-    path = Path(path)
+    if mode not in ("wb", "w"):
+        raise ValueError(f"mode must be 'wb' or 'w', not {mode!r}")
+    path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder")
+    descriptor, temporary = _create_beside(path)
     try:
         with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            raise OSError(error.errno, f"{error.strerror}: cannot write {path}, which is unchanged; make room and try again") from error
         raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _create_beside(path: Path) -> tuple[int, Path]:
+    """A new file with the permissions a plain ``open`` would give it (tempfile's are the owner's alone), and its name."""
+    while True:
+        temporary = path.with_name(f".{path.name[:200]}.{os.urandom(6).hex()}.tmp")
+        try:
+            return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), temporary
+        except FileExistsError:
+            continue
 
 
 def _sync_folder(folder: Path) -> None:
@@ -74,8 +92,8 @@ def sha256_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 over names, dtypes, shapes and values, in the order of the names; independent of memory layout."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        array = np.asarray(arrays[name])
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         digest.update(f"{len(name)}:{name}:{little.dtype.str}:{array.shape};".encode())
         digest.update(little.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -1,12 +1,14 @@
 """The safetensors container, read by memory map.
 
-The format (8-byte little-endian header length, JSON header, data) is that of the ``safetensors`` package, which also reads what is written
-here. Reading is done here rather than by that package because its NumPy front end copies every tensor: weights of a few hundred megabytes
-are to stay in the page cache. Every number of the header is checked against the file before an array is made, and making one allocates nothing.
+The format (8-byte little-endian header length, JSON header, data) is that of the ``safetensors`` package, which also reads what is
+written here. Reading is done here rather than by that package because its NumPy front end copies every tensor: weights of a few hundred
+megabytes are to stay in the page cache. Every number of the header is checked against the file before an array is made, and making one
+allocates nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -38,7 +40,8 @@ class TensorFile(Mapping[str, NDArray[Any]]):
         The header's ``__metadata__``.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, str], arrays: dict[str, NDArray[Any]], bfloat16: frozenset[str], data: NDArray[np.uint8]) -> None:
+    def __init__(self, path: Path, metadata: dict[str, str], arrays: dict[str, NDArray[Any]], bfloat16: frozenset[str],
+                 data: NDArray[np.uint8]) -> None:
         self.path, self.metadata = path, metadata
         self._arrays, self._bfloat16, self.data = arrays, bfloat16, data
 
@@ -74,7 +77,7 @@ def read_tensors(path: str | os.PathLike[str]) -> TensorFile:
     size = path.stat().st_size
     if size < 8:
         raise ModelFileError(f"{path}: {size} bytes are too few for a safetensors file; it is empty or truncated")
-    data = np.memmap(path, np.uint8, "r")
+    data: NDArray[np.uint8] = np.asarray(np.memmap(path, np.uint8, "r"))   # a plain array: slices of the subclass are slow
     length = int(data[:8].view("<u8")[0])
     if length > min(MAX_HEADER, size - 8):
         raise ModelFileError(f"{path}: not a safetensors file, or truncated (its header claims {length:,} bytes, the file has {size:,})")
@@ -117,15 +120,16 @@ def _views(header: Any, body: NDArray[np.uint8]) -> tuple[dict[str, str], dict[s
         code, shape, begin, end = _entry(name, entry)
         dtype = np.dtype(_DTYPES[code])
         if end - begin != math.prod(shape) * dtype.itemsize or end > body.size:
-            raise _Malformed(f"tensor {name!r} ({code}, shape {shape}) does not fit its bytes {begin}:{end} of {body.size:,}; the file may be truncated")
+            raise _Malformed(f"tensor {name!r} ({code}, shape {shape}) does not fit its bytes {begin}:{end} of {body.size:,}; "
+                             f"the file may be truncated")
         spans.append((begin, end, name))
         raw = body[begin:end]
-        arrays[name] = (raw.view(dtype) if raw.size else np.empty(0, dtype)).reshape(shape)
+        arrays[name] = raw.view(dtype).reshape(shape)
     spans.sort()
-    for (_, end, first), (begin, _, second) in zip(spans, spans[1:], strict=False):
+    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
         if begin < end:
             raise _Malformed(f"tensors {first!r} and {second!r} overlap")
-    if spans and sum(end - begin for begin, end, _ in spans) != body.size or not spans and body.size:
+    if sum(end - begin for begin, end, _ in spans) != body.size:
         raise _Malformed("the file holds bytes that belong to no tensor")
     return metadata, arrays, frozenset(n for n, e in header.items() if e["dtype"] == "BF16")
 
@@ -136,7 +140,8 @@ def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str) or code not in _DTYPES:
         raise _Malformed(f"tensor {name!r} has dtype {code!r}; known are {', '.join(_DTYPES)}")
-    if not isinstance(shape, list) or len(shape) > MAX_NDIM or not all(_is_index(n) for n in shape):
+    if not isinstance(shape, list) or len(shape) > MAX_NDIM or not all(_is_index(n) for n in shape) or not _is_index(
+            8 * math.prod(max(n, 1) for n in shape)):     # an empty array has strides too, which must fit
         raise _Malformed(f"tensor {name!r} has a malformed shape {str(shape)[:80]}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_index(n) for n in offsets) or offsets[0] > offsets[1]:
         raise _Malformed(f"tensor {name!r} has malformed data_offsets {str(offsets)[:80]}")
@@ -152,9 +157,18 @@ def write_tensors(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any
     arrays : mapping of str to ndarray
         Stored widest dtype first, then in the order of the names, so that each is aligned to its items.
     metadata : mapping of str to str, optional
+
+    Raises
+    ------
+    TypeError
+        If an array's dtype has no place in the format, or metadata holds something else than texts.
     """
     header: dict[str, Any] = {}
+    if "__metadata__" in arrays:
+        raise ValueError("an array cannot be named '__metadata__': the format reserves that name")
     if metadata is not None:
+        if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
+            raise TypeError("metadata must map texts to texts; write other values as JSON text")
         header["__metadata__"] = dict(sorted(metadata.items()))
     blocks, offset = [], 0
     # widest dtypes first keeps every array aligned to its item without gaps, which the format forbids

@@ -1,0 +1,237 @@
+"""Sub-commands and options of ``semanticlens``, with their help."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from semanticlens._version import __version__
+
+__all__ = ["PROG", "TRACEBACK", "parser"]
+
+PROG = "semanticlens"
+TRACEBACK = "SEMANTICLENS_DEBUG_TRACEBACK"            # environment variable: 1 shows where an error arose
+
+
+def _threads(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value == 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a thread count: 1 or more, or -1 for all processors, -2 for all but one"
+        )
+    return value
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return value
+
+
+_Commands = Any  # argparse's own type is private
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    whole = argparse.ArgumentParser(
+        prog=PROG,
+        description="See, search, label and audit what a trained network has learned.",
+        epilog="The usual order: info, build, then search, label, scores, report, card.  semanticlens COMMAND --help explains each.",
+    )
+    whole.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    whole.set_defaults(command=None, threads=None, traceback=False)
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND")
+    for add in (_add_info, _add_build, _add_search, _add_label, _add_scores, _add_report, _add_card, _add_demo):
+        add(commands)
+    return whole
+
+
+def _command(commands: _Commands, name: str, summary: str, text: str, examples: str, *, json: bool) -> argparse.ArgumentParser:
+    """A sub-command with the options that all share."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=text,
+        epilog="examples:\n" + "\n".join(f"  {PROG} {name} {line}" for line in examples.splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=name)
+    shared = parser.add_argument_group("general")
+    if json:
+        shared.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, on standard output")
+    shared.add_argument("--threads", type=_threads, metavar="N", help="threads to use (default: all processors of this process)")
+    shared.add_argument("--quiet", action="store_true", help="no progress bar")
+    shared.add_argument("--traceback", action="store_true", help=f"on an error show where it arose (also: {TRACEBACK}=1)")
+    return parser
+
+
+def _add_query_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--encoder", metavar="FILE.npz", help="the encoder's vectors (see build); not needed for the built-in one"
+    )
+    parser.add_argument("--templates", nargs="+", metavar="TEXT", help='texts with {}, averaged, e.g. "a photo of a {}"')
+    parser.add_argument(
+        "--null", choices=("auto", "none", "vector", "score"), default="auto",
+        help="correction by the empty text (default: auto, which is vector with templates and none without)",
+    )  # fmt: skip
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help="only these layers")
+
+
+def _add_info(commands: _Commands) -> None:
+    parser = _command(
+        commands, "info", "what a model or database file holds",
+        "Print the layers of a network, or what a concept database was made from.",
+        "mobilenet_v2.safetensors\nresnet20.npz --json\nphotos.sldb", json=True,
+    )  # fmt: skip
+    parser.add_argument("file", metavar="FILE", help="a network (.safetensors, .pth, .pt, .npz) or a concept database (.sldb)")
+    parser.add_argument("--arch", metavar="NAME", help="architecture of bare weights, where the file does not tell")
+
+
+def _add_build(commands: _Commands) -> None:
+    parser = _command(
+        commands, "build", "make a concept database from a network and pictures",
+        "Run the network over the pictures, keep for every component those that activate it most, encode them, and write the database.\n\n"
+        "An interrupted build continues when the same command is given again: its state lies beside OUT (OUT.collect.part,\n"
+        "OUT.embed.part) and is removed at the end.  An OUT that exists is not replaced without --force.\n\n"
+        "ENCODER is demo, or a .npz file with vectors computed elsewhere, CLIP's for example: images (one row per picture, in the sorted\n"
+        "order of the folder), texts (one row per text) and names (the texts).",
+        "mobilenet_v2.safetensors photos/ --layers features.18 --encoder clip.npz --out photos.sldb\n"
+        "net.safetensors pictures.zip --layers conv4 conv5 --encoder demo --labels folders --top 30 --out pictures.sldb", json=True,
+    )  # fmt: skip
+    parser.add_argument("model", metavar="MODEL", help="the network: a bundle, or weights of a known architecture")
+    parser.add_argument("images", metavar="IMAGES", help="a folder of pictures, or a zip file of them")
+    parser.add_argument(
+        "--layers", nargs="+", required=True, metavar="LAYER", help="layers to explain, as semanticlens info names them"
+    )
+    parser.add_argument("--encoder", required=True, metavar="ENCODER", help="demo, or FILE.npz with images, texts and names")
+    parser.add_argument("--out", required=True, metavar="DB", help="the database to write, for example photos.sldb")
+    parser.add_argument("--top", type=_positive, default=20, metavar="M", help="examples per component (default: %(default)s)")
+    parser.add_argument(
+        "--pool",
+        default="auto",
+        help="how a feature map becomes one number (default: %(default)s, the channel's maximum or mean)",
+    )
+    parser.add_argument(
+        "--labels", choices=("none", "folders"), default="none", help="folders: the class of a picture is its first folder"
+    )
+    parser.add_argument(
+        "--on-error", choices=("raise", "skip"), default="raise", help="skip: leave unreadable pictures out and list them"
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=32, metavar="N", help="pictures per forward pass (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--thumbnails",
+        type=_count,
+        default=96,
+        metavar="PX",
+        help="longer side of the kept copies, 0 keeps none (default: %(default)s)",
+    )
+    parser.add_argument("--arch", metavar="NAME", help="architecture of bare weights, where the file does not tell")
+    parser.add_argument(
+        "--checkpoint", metavar="PREFIX", help="where to keep the state of an unfinished build (default: beside OUT)"
+    )
+    parser.add_argument("--restart", action="store_true", help="forget the state of an unfinished build")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+
+
+def _add_search(commands: _Commands) -> None:
+    parser = _command(
+        commands, "search", "components that answer to a text", "Rank the components of all layers by how well they answer to each text.",
+        'photos.sldb striped "a red car"\nphotos.sldb dog --encoder clip.npz --templates "a photo of a {}" --top 5 --json', json=True,
+    )  # fmt: skip
+    parser.add_argument("db", metavar="DB")
+    parser.add_argument("queries", nargs="+", metavar="QUERY")
+    _add_query_options(parser)
+    parser.add_argument("--top", type=_positive, default=10, metavar="N", help="hits per query (default: %(default)s)")
+    parser.add_argument("--threshold", type=float, metavar="X", help="only scores above X")
+
+
+def _add_vocabulary(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
+        "--vocabulary", required=required, metavar="FILE",
+        help="one text per line; or a .npz with names and texts (their vectors), which needs no encoder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threshold", type=float, default=0.0, metavar="X", help="below X a component is unlabelled (default: %(default)s)"
+    )
+
+
+def _add_label(commands: _Commands) -> None:
+    parser = _command(
+        commands, "label", "name every component", "Name every component by the texts of a vocabulary that are closest to it.",
+        "photos.sldb --vocabulary words.txt --threshold 0.2\n"
+        "photos.sldb --vocabulary words.txt --encoder clip.npz --out labels.json", json=True,
+    )  # fmt: skip
+    parser.add_argument("db", metavar="DB")
+    _add_vocabulary(parser, required=True)
+    _add_query_options(parser)
+    parser.add_argument("--top", type=_positive, default=5, metavar="N", help="candidates per component (default: %(default)s)")
+    parser.add_argument("--out", metavar="FILE.json", help="also write the labels to this file")
+
+
+def _add_scores(commands: _Commands) -> None:
+    parser = _command(
+        commands, "scores", "clarity, polysemanticity and redundancy",
+        "Print the means per layer; with --json the scores of every component.",
+        "photos.sldb\nphotos.sldb --json > scores.json", json=True,
+    )  # fmt: skip
+    parser.add_argument("db", metavar="DB")
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help="only these layers")
+
+
+def _add_report(commands: _Commands) -> None:
+    parser = _command(
+        commands, "report", "one self-contained HTML page",
+        "Write the database as a page: overview, search results, every component with its examples.",
+        'photos.sldb report.html --queries striped "a red car" --vocabulary words.txt', json=False,
+    )  # fmt: skip
+    parser.add_argument("db", metavar="DB")
+    parser.add_argument("out", metavar="OUT.html", help="replaced if it exists")
+    parser.add_argument("--queries", nargs="+", metavar="QUERY", help="texts to search for")
+    _add_vocabulary(parser, required=False)
+    _add_query_options(parser)
+    parser.add_argument("--title", metavar="TEXT")
+    parser.add_argument("--max-components", type=_count, default=2000, metavar="N", help="show at most N (default: %(default)s)")
+    parser.add_argument("--examples", type=_count, default=12, metavar="N", help="pictures per component (default: %(default)s)")
+
+
+def _add_card(commands: _Commands) -> None:
+    parser = _command(
+        commands, "card", "one component as a picture", "Draw a component: its examples, label, scores and classes.",
+        "photos.sldb features.18 123 card.png --vocabulary words.txt", json=False,
+    )  # fmt: skip
+    parser.add_argument("db", metavar="DB")
+    parser.add_argument("layer", metavar="LAYER")
+    parser.add_argument("component", metavar="COMPONENT", type=_count)
+    parser.add_argument("out", metavar="OUT.png", help=".png, .jpg or .webp; replaced if it exists")
+    _add_vocabulary(parser, required=False)
+    _add_query_options(parser)
+    parser.add_argument("--examples", type=_count, default=12, metavar="N", help="pictures shown (default: %(default)s)")
+    parser.add_argument("--font", metavar="FILE", help="a .ttf or .otf for scripts that no font here covers")
+
+
+def _add_demo(commands: _Commands) -> None:
+    parser = _command(
+        commands, "demo", "see it work, without any data",
+        "Explore a small shipped network over generated pictures, and check the findings against the truth.",
+        "\n--out demo.html", json=True,
+    )  # fmt: skip
+    parser.add_argument("--out", default="semanticlens-demo.html", metavar="FILE.html", help="the report (default: %(default)s)")
+    parser.add_argument("--pictures", type=_positive, default=None, metavar="N", help="generated pictures")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of the pictures (default: %(default)s)")

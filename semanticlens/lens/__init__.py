@@ -1,0 +1,28 @@
+"""SemanticLens: from a network and pictures to concept examples, and from these to what its components mean."""
+
+from semanticlens.lens import scores
+from semanticlens.lens.collect import collect
+from semanticlens.lens.concepts import LayerConcepts
+from semanticlens.lens.database import ConceptDB
+from semanticlens.lens.examples import ConceptExamples, LayerExamples
+from semanticlens.lens.pooling import Pooling, pooling, special_token
+from semanticlens.lens.results import Hit, Labels, Scores, SearchResult
+from semanticlens.lens.sources import ActivationSource, NetworkSource
+
+__all__ = [
+    "ActivationSource",
+    "ConceptDB",
+    "ConceptExamples",
+    "Hit",
+    "Labels",
+    "LayerConcepts",
+    "LayerExamples",
+    "NetworkSource",
+    "Pooling",
+    "Scores",
+    "SearchResult",
+    "collect",
+    "pooling",
+    "scores",
+    "special_token",
+]

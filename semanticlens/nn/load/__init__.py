@@ -1,0 +1,97 @@
+"""Networks from files: bundles of this package, and bare weights of the architectures in :mod:`semanticlens.nn.zoo`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semanticlens._errors import ModelFileError
+from semanticlens.io import read_tensors
+
+if TYPE_CHECKING:
+    from semanticlens.nn.network import Network
+
+__all__ = ["load"]
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    fold: bool = True,
+    verify: bool = True,
+    allow_nonfinite: bool = False,
+) -> Network:
+    """Load a network.
+
+    Parameters
+    ----------
+    path : path-like
+        A bundle (``.safetensors`` written by ``net.save``), or weights without a graph (``.pth``, ``.pt``, ``.npz``,
+        ``.safetensors``) of an architecture in :mod:`semanticlens.nn.zoo`.
+    arch : str, optional
+        The architecture of bare weights, where it is not to be told from their names and shapes.
+    fold : bool
+        Fold batch normalisation into the layers before it, which is faster; False keeps every node, so that each can
+        be recorded.
+    verify : bool
+        Compare a bundle with the SHA-256 it carries.
+    allow_nonfinite : bool
+        Accept parameters that hold NaN or infinity.
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ModelFileError
+        If the file is damaged, of an unknown kind, or its architecture is not known.
+    UnsupportedOperationError
+        If the network uses an operation this package does not have.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder; pass the file in it that holds the network")
+    net = _read(path, arch, verify, allow_nonfinite)
+    if fold:
+        from semanticlens.nn.fold import fold_batch_norm
+
+        net = fold_batch_norm(net)
+    return net
+
+
+def _read(path: Path, arch: str | None, verify: bool, allow_nonfinite: bool) -> Network:
+    from semanticlens.nn.load import bundle
+
+    if path.suffix == ".safetensors":
+        if bundle.is_bundle(read_tensors(path).metadata):
+            if arch is not None:
+                raise ModelFileError(f"{path} is a bundle that holds its own graph; leave out arch={arch!r}")
+            return bundle.read_bundle(path, verify=verify, allow_nonfinite=allow_nonfinite)
+    elif path.suffix not in (".pth", ".pt", ".npz", ".bin", ".ckpt"):
+        raise ModelFileError(
+            f"{path}: the ending {path.suffix!r} is not known; known are .safetensors (a bundle, or weights), "
+            ".pth, .pt and .npz (weights)"
+        )
+    try:
+        from semanticlens.nn import zoo
+        from semanticlens.nn.load.state_dict import load_state_dict
+    except ImportError as error:
+        raise ModelFileError(
+            f"{path}: weights without a graph need semanticlens.nn.zoo, which this installation lacks ({error})"
+        ) from None
+    state = load_state_dict(path)
+    name = arch if arch is not None else zoo.detect(state)
+    if name is None:
+        raise ModelFileError(
+            f"{path}: these weights fit none of the known architectures; name one with arch=..., or export the "
+            "network to a bundle"
+        )
+    net: Network = zoo.build(name, state, path=path)
+    return net

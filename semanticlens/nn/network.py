@@ -1,0 +1,456 @@
+"""The network: a checked graph with its parameters, run on batches, recorded at any node."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semanticlens._errors import DataError, LayerNotFoundError, ModelFileError
+from semanticlens._kernels import resolve_threads
+from semanticlens._progress import track
+from semanticlens.io import sha256_of_arrays
+from semanticlens.nn.graph import (
+    INPUT,
+    OUTPUT,
+    Checked,
+    Node,
+    all_finite,
+    check_graph,
+    check_input_shape,
+    check_name,
+    check_params,
+    check_values,
+)
+from semanticlens.nn.layers import LayerInfo, Layers, shape_text
+from semanticlens.nn.plan import Plan, Scratch, compile_plan
+from semanticlens.nn.preprocess import Preprocess
+
+__all__ = ["Network", "Node"]
+
+F32 = NDArray[np.float32]
+MAX_PLANS = 64  # kept per network; sets of records rarely change
+
+
+class Network:
+    """A network that can be run, recorded and saved.
+
+    Everything is checked here: names, references, attributes, shapes, sizes and that parameters are finite float32.
+    A network is not changed after that, so threads may share it.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+        In execution order; the network's input is called "input".
+    params : mapping of str to ndarray, float32
+        Borrowed, not copied, where C-contiguous; must not be changed afterwards.
+    input_shape : tuple of int or None
+        (C, H, W) or (D,), without the batch; None for a size that may differ from run to run.
+    output : str, optional
+        The node that is the network's answer; the last one if left out.
+    name : str
+        What users read.
+    aliases : mapping of str to str, optional
+        Further names for nodes, such as module paths of the framework the network came from.
+    preprocess : Preprocess, optional
+        How a picture becomes an input.
+    labels : sequence of str, optional
+        Class names of the output.
+    folded : mapping of str to str, optional
+        Names whose values no longer exist -> the node they were merged into (see
+        :func:`semanticlens.nn.fold.fold_batch_norm`).
+    allow_nonfinite : bool
+        Accept parameters that hold NaN or infinity.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        If an operation or attribute is not in the table.
+    ModelFileError
+        If the graph is wrong; the message names the node.
+    NumericalError
+        If a parameter is not finite.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        params: Mapping[str, NDArray[Any]],
+        *,
+        input_shape: Sequence[int | None],
+        output: str | None = None,
+        name: str = "",
+        aliases: Mapping[str, str] | None = None,
+        preprocess: Preprocess | None = None,
+        labels: Sequence[str] | None = None,
+        folded: Mapping[str, str] | None = None,
+        allow_nonfinite: bool = False,
+    ) -> None:
+        self.nodes: tuple[Node, ...] = tuple(nodes)
+        self.input_shape = check_input_shape(input_shape)
+        arrays = check_params(params)
+        self._graph = check_graph(self.nodes, arrays, self.input_shape)
+        if not allow_nonfinite:
+            check_values(self._graph, arrays)
+        self.params: Mapping[str, F32] = MappingProxyType(arrays)
+        self._by_name = {item.node.name: item for item in self._graph}
+        self.output = self.nodes[-1].name if output is None else output
+        if self.output not in self._by_name:
+            raise ModelFileError(f"the output {str(output)[:80]!r} is not the name of a node")
+        self.name = str(name)
+        self.aliases, self.folded = self._check_aliases(aliases or {}, folded or {})
+        self.preprocess = preprocess
+        self._check_preprocess()
+        self.labels = None if labels is None else tuple(str(label) for label in labels)
+        self._check_labels()
+        self._allow_nonfinite = allow_nonfinite
+        self._start_caches({}, None)
+
+    # ------------------------------------------------------------ construction
+
+    def _start_caches(self, prepared: dict[str, Any], arrays_hash: str | None) -> None:
+        self._lock = threading.Lock()
+        self._plans: dict[tuple[frozenset[str], tuple[int, ...]], Plan] = {}
+        self._prepared = prepared
+        self._scratch = Scratch()
+        self._arrays_hash = arrays_hash
+        self._fingerprint: str | None = None
+
+    def _check_aliases(
+        self, aliases: Mapping[str, str], folded: Mapping[str, str]
+    ) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        for what, table in (("alias", aliases), ("folded name", folded)):
+            for name, target in table.items():
+                check_name(name, f"an {what}" if what == "alias" else f"a {what}")
+                if target not in self._by_name:
+                    raise ModelFileError(f"{what} {name!r} stands for {str(target)[:80]!r}, which is not a node")
+                if name in (INPUT, OUTPUT) or (name in self._by_name and (what != "alias" or target != name)):
+                    raise ModelFileError(f"{what} {name!r} is already the name of something else")
+        both = sorted(set(aliases) & set(folded))
+        if both:
+            raise ModelFileError(f"{both[0]!r} is both an alias and a folded name")
+        return MappingProxyType({name: target for name, target in aliases.items() if name != target}), MappingProxyType(
+            dict(folded)
+        )
+
+    def _check_preprocess(self) -> None:
+        if self.preprocess is None:
+            return
+        if not isinstance(self.preprocess, Preprocess):
+            raise TypeError(f"preprocess must be a Preprocess or None, not {type(self.preprocess).__name__}")
+        want = self.preprocess.output_shape
+        if len(self.input_shape) != 3 or any(
+            dim is not None and dim != got for dim, got in zip(self.input_shape, want, strict=True)
+        ):
+            raise ModelFileError(
+                f"preprocess gives inputs of shape {want}, the network takes {shape_text(self.input_shape)}"
+            )
+
+    def _check_labels(self) -> None:
+        if self.labels is None:
+            return
+        classes = self._by_name[self.output].shape[-1] if len(self._by_name[self.output].shape) == 1 else None
+        if classes is not None and classes != len(self.labels):
+            raise ModelFileError(
+                f"{len(self.labels)} labels are given, the output {self.output!r} has {classes} classes"
+            )
+
+    def with_input_size(self, height: int | None, width: int | None) -> Network:
+        """The same network for pictures of another size, or of any size (None); shares the parameters.
+
+        Raises
+        ------
+        ModelFileError
+            If a layer depends on the size, as a dense layer after a flatten does; the message names it.
+        """
+        if len(self.input_shape) != 3:
+            raise ModelFileError(
+                f"with_input_size is for networks of pictures; this one takes {shape_text(self.input_shape)}"
+            )
+        preprocess = self.preprocess
+        if preprocess is not None and height is not None and width is not None:
+            short = (
+                None
+                if preprocess.short is None
+                else max(round(preprocess.short * max(height, width) / max(preprocess.size)), height, width)
+            )
+            preprocess = Preprocess.from_dict({**preprocess.to_dict(), "size": [height, width], "short": short})
+        other = Network(
+            self.nodes,
+            self.params,
+            input_shape=(self.input_shape[0], height, width),
+            output=self.output,
+            name=self.name,
+            aliases=self.aliases,
+            preprocess=preprocess,
+            labels=self.labels,
+            folded=self.folded,
+            allow_nonfinite=True,
+        )
+        other._allow_nonfinite = self._allow_nonfinite
+        other._start_caches(self._prepared, self._arrays_hash)
+        return other
+
+    # ------------------------------------------------------------ looking
+
+    @property
+    def layers(self) -> Layers:
+        """The nodes in order, with shapes and parameter counts; prints as a table, and knows ``name in net.layers``."""
+        others: dict[str, list[str]] = {}
+        for alias, target in self.aliases.items():
+            others.setdefault(target, []).append(alias)
+        return Layers(
+            [
+                LayerInfo(
+                    item.node.name,
+                    item.node.op,
+                    item.shape,
+                    sum(self.params[key].size for key in item.node.params.values()),
+                    item.node.inputs,
+                    tuple(others.get(item.node.name, ())),
+                )
+                for item in self._graph
+            ],
+            self.aliases,
+        )
+
+    @property
+    def n_params(self) -> int:
+        """Number of parameter values."""
+        return sum(array.size for array in self.params.values())
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """Shape of the output, without the batch."""
+        return self._by_name[self.output].shape
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) of graph, preprocessing and parameters; name, aliases and labels do not enter."""
+        if self._fingerprint is None:
+            self._fingerprint = hashlib.sha256(
+                f"{json.dumps(self._identity(), sort_keys=True)}\n{self._hash_arrays()}".encode()
+            ).hexdigest()
+        return self._fingerprint
+
+    def _identity(self) -> dict[str, Any]:
+        from semanticlens.nn.load.bundle import graph_dict
+
+        graph = graph_dict(self)
+        return {key: graph[key] for key in ("input", "output", "nodes", "preprocess")}
+
+    def _hash_arrays(self) -> str:
+        if self._arrays_hash is None:
+            self._arrays_hash = sha256_of_arrays(self.params)
+        return self._arrays_hash
+
+    def resolve(self, name: str) -> str:
+        """The node a name or alias stands for; "output" is the output, "input" the input.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If there is none; the message offers the nearest names.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a layer must be a text, not {type(name).__name__}")
+        if name == OUTPUT:
+            return self.output
+        if name == INPUT or name in self._by_name:
+            return name
+        if name in self.aliases:
+            return self.aliases[name]
+        if name in self.folded:
+            raise LayerNotFoundError(
+                name,
+                [self.folded[name]],
+                f"the network: batch normalisation was folded into it and its values exist only as "
+                f"{self.folded[name]!r}; load the network with fold=False to record it",
+            )
+        raise LayerNotFoundError(name, [*self._by_name, *self.aliases])
+
+    # ------------------------------------------------------------ running
+
+    def __call__(self, x: ArrayLike, *, n_threads: int | None = None) -> F32:
+        """The output for a batch: (B, C, H, W) float32 -> (B, n)."""
+        return self.run(x, n_threads=n_threads)[OUTPUT]
+
+    def run(
+        self, x: ArrayLike, record: str | Iterable[str] = (OUTPUT,), *, n_threads: int | None = None
+    ) -> dict[str, F32]:
+        """Run a batch and return the values at some nodes; computes only what they need.
+
+        Parameters
+        ----------
+        x : ndarray of shape (B, *input_shape), float32
+            What ``net.preprocess`` gives for each picture, stacked.
+        record : str or iterable of str
+            Names or aliases of nodes, or "output" (the default).
+        n_threads : int, optional
+            See :func:`semanticlens.get_num_threads`; the values are the same for every number.
+
+        Returns
+        -------
+        dict of str to ndarray, float32
+            Under the names that were asked for, in their order.  Arrays of different nodes share no memory with each
+            other or with ``x``; two names of one node give one array.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If a name is not known or was folded away.
+        DataError
+            If the shape is wrong, the batch is empty, or a value is NaN or infinite.
+        TypeError
+            If ``x`` is not float32.
+        """
+        names = (record,) if isinstance(record, str) else tuple(record)
+        if not names:
+            raise ValueError("record is empty: name at least one node, or leave it out for the output")
+        targets = {name: self.resolve(name) for name in names}
+        threads = resolve_threads(n_threads)
+        batch = self._check_input(x)
+        values = self._plan(frozenset(targets.values()), batch.shape[1:]).execute(batch, threads, self._scratch)
+        return {name: values[target] for name, target in targets.items()}
+
+    def stream(
+        self,
+        batches: Iterable[tuple[Any, ArrayLike]],
+        record: str | Iterable[str] = (OUTPUT,),
+        *,
+        n_threads: int | None = None,
+        progress: bool = False,
+        total: int | None = None,
+    ) -> Iterator[tuple[Any, dict[str, F32]]]:
+        """Run batch after batch: yields ``(ids, {name: values})`` for each ``(ids, x)``.
+
+        Holds one batch at a time; may be interrupted between any two kernels.
+        """
+        for ids, x in track(batches, progress=progress, total=total, what=self.name or "network", unit="batch"):
+            yield ids, self.run(x, record, n_threads=n_threads)
+
+    def _plan(self, records: frozenset[str], input_shape: tuple[int, ...]) -> Plan:
+        key = (records, input_shape)
+        plan = self._plans.get(key)
+        if plan is None:
+            graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, input_shape)
+            plan = compile_plan(graph, records, input_shape, self.params, self._prepare)
+            with self._lock:
+                if len(self._plans) >= MAX_PLANS:
+                    self._plans.pop(next(iter(self._plans)))
+                self._plans[key] = plan
+        return plan
+
+    def _prepare(self, item: Checked) -> Any:
+        """Packed or otherwise prepared parameters of a node, made once."""
+        if item.op.prepare is None:
+            return None
+        with self._lock:
+            if item.node.name not in self._prepared:
+                self._prepared[item.node.name] = item.op.prepare(
+                    {role: self.params[key] for role, key in item.node.params.items()}, item.attrs
+                )
+            return self._prepared[item.node.name]
+
+    def _check_input(self, x: ArrayLike) -> F32:
+        if hasattr(x, "detach"):  # a torch tensor, without importing torch
+            x = x.detach().cpu()
+        array = np.asarray(x)
+        if array.dtype != np.float32:
+            raise TypeError(f"x must be float32, not {array.dtype}: {self._dtype_remedy(array.dtype)}")
+        want = self.input_shape
+        if array.ndim != len(want) + 1 or any(
+            dim is not None and dim != got for dim, got in zip(want, array.shape[1:], strict=True)
+        ):
+            raise DataError(self._shape_message(array.shape))
+        if array.size == 0:
+            raise DataError(f"x has shape {array.shape}: the batch is empty; pass at least one sample")
+        if not all_finite(array):
+            bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+            raise DataError(
+                f"sample {bad[0]} of the batch holds NaN or infinite values ({bad.size} of {len(array)} samples "
+                "do); leave it out or repair it"
+            )
+        return np.ascontiguousarray(array)
+
+    def _dtype_remedy(self, dtype: np.dtype[Any]) -> str:
+        if dtype == np.uint8 and self.preprocess is not None:
+            return f"pass pictures through net.preprocess, which gives {self.preprocess}"
+        if dtype == np.uint8:
+            return "8-bit pixels must be scaled as in training first (this network carries no preprocess)"
+        return (
+            "convert with x.astype(np.float32) if the loss of digits is meant"
+            if np.issubdtype(dtype, np.number)
+            else "pass numbers"
+        )
+
+    def _shape_message(self, shape: tuple[int, ...]) -> str:
+        want = self.input_shape
+        text = f"x has shape {shape}, the network {self.name!r} takes (batch, {shape_text(want)[1:]}"
+        if len(shape) == len(want):
+            return f"{text}; for one sample pass x[None]"
+        if len(want) == 3 and len(shape) == 4:
+            if shape[1] != want[0]:
+                text += f": expected {want[0]} channels, got {shape[1]}"
+                if shape[3] == want[0]:
+                    text += " (channels are last here; transpose to x.transpose(0, 3, 1, 2))"
+            else:
+                text += f": expected {want[1]} x {want[2]} pixels, got {shape[2]} x {shape[3]}"
+                text += " (net.with_input_size gives a network for another size)"
+        return text + (
+            f"; net.preprocess gives {self.preprocess.output_shape} from a picture"
+            if self.preprocess is not None
+            else ""
+        )
+
+    # ------------------------------------------------------------ saving and showing
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as one bundle file (safetensors with the graph in its metadata), atomically."""
+        from semanticlens.nn.load.bundle import write_bundle
+
+        write_bundle(self, path)
+
+    def __repr__(self) -> str:
+        return (
+            f"Network({self.name!r}: {shape_text(self.input_shape)} -> {shape_text(self.output_shape)}, "
+            f"{len(self.nodes)} nodes, {self.n_params:,} parameters"
+            f"{f', {len(self.labels)} labels' if self.labels else ''})"
+        )
+
+    def _repr_html_(self) -> str:
+        from semanticlens.plot import html
+
+        return str(html.fragment(html.title(repr(self)), self.layers._html_table()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (
+            self.nodes,
+            {key: np.asarray(array) for key, array in self.params.items()},
+            {
+                "input_shape": self.input_shape,
+                "output": self.output,
+                "name": self.name,
+                "aliases": dict(self.aliases),
+                "preprocess": self.preprocess,
+                "labels": self.labels,
+                "folded": dict(self.folded),
+                "allow_nonfinite": self._allow_nonfinite,
+            },
+        )
+
+    def values_per_sample(self) -> int:
+        """Values of all nodes for one sample: what recording everything would hold."""
+        return sum(math.prod(dim or 0 for dim in item.shape) for item in self._graph)
+
+
+def _rebuild(nodes: tuple[Node, ...], params: dict[str, F32], options: dict[str, Any]) -> Network:
+    return Network(nodes, params, **options)

@@ -1,0 +1,341 @@
+"""What is computed for a set of records, in which order and into which memory: decided once, then run for any batch.
+
+A plan keeps the nodes that the records need, merges convolution (or dense) + residual addition + activation into one
+kernel call where the values between are not recorded, and writes elementwise results over inputs that die.  All other
+values between input and records share one block of memory, laid out so that a place is used again as soon as no later
+step needs what it holds; recorded values get arrays of their own, and the caller's input is never written.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semanticlens._errors import NumericalError
+from semanticlens.nn.graph import INPUT, Checked
+from semanticlens.nn.ops import ACTIVATIONS, Call, Forward, Op
+from semanticlens.nn.shapes import Attrs
+
+F32 = NDArray[np.float32]
+Prepare = Callable[[Checked], Any]
+
+_BLOCK, _FRESH, _INPLACE, _OWN = range(4)
+_ALIGN = 16  # floats: 64 bytes
+KEPT_BYTES = 256 << 20  # of working memory a network keeps for its next run
+
+
+class Scratch:
+    """Working memory kept from run to run, because fresh memory costs a page fault every 4 kB; safe to share by threads."""
+
+    def __init__(self) -> None:
+        self._blocks: list[F32] = []
+
+    def take(self, count: int) -> F32:
+        """``count`` floats that begin at a multiple of 64 bytes, with any contents."""
+        try:
+            block = self._blocks.pop()
+        except IndexError:
+            block = np.empty(0, np.float32)
+        if block.size < count + _ALIGN:
+            block = np.empty(count + _ALIGN, np.float32)
+        return block
+
+    def give(self, block: F32) -> None:
+        """Keep a block for later, or let it go where that would be too much."""
+        if block.nbytes + sum(kept.nbytes for kept in tuple(self._blocks)) <= KEPT_BYTES:
+            self._blocks.append(block)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call; values are numbered, 0 is the network's input."""
+
+    name: str
+    forward: Forward
+    call: Call
+    inputs: tuple[int, ...]
+    output: int
+    shape: tuple[int, ...]
+    size: int
+    memory: int  # _BLOCK, _FRESH for records, _INPLACE, or _OWN where the operation allocates or gives a view
+    place: int  # the offset (_BLOCK) per sample, or the position among the inputs (_INPLACE)
+    view: bool
+    forget: tuple[int, ...]  # values nobody needs after this step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in order, and which value each record is; ``copies`` share memory with the input or another record."""
+
+    steps: tuple[Step, ...]
+    records: Mapping[str, int]
+    copies: frozenset[str]
+    block: int  # floats of working memory per sample
+
+    def execute(self, x: F32, n_threads: int, scratch: Scratch) -> dict[str, F32]:
+        """Run on a checked batch; returns the recorded values by node name."""
+        batch = x.shape[0]
+        base = scratch.take(batch * self.block)
+        start = -base.ctypes.data % (4 * _ALIGN) // 4
+        block = base[start : start + batch * self.block]
+        values: list[Any] = [None] * (len(self.steps) + 1)
+        values[0] = x
+        for step in self.steps:
+            xs: Any = [values[i] for i in step.inputs]
+            out: Any = None
+            if step.memory == _BLOCK:
+                out = block[batch * step.place : batch * (step.place + step.size)].reshape(batch, *step.shape)
+            elif step.memory == _FRESH:
+                out = np.empty((batch, *step.shape), np.float32)
+            elif step.memory == _INPLACE:
+                out = xs[step.place]
+            y: Any = step.forward(step.call, xs, out, n_threads)
+            values[step.output] = y if y is out else _accept(step, y, xs, batch)
+            for i in step.forget:
+                values[i] = None
+            xs = out = y = None  # no references into the next step
+        result = {name: values[i].copy() if name in self.copies else values[i] for name, i in self.records.items()}
+        scratch.give(base)
+        return result
+
+
+def _accept(step: Step, y: Any, xs: Sequence[F32], batch: int) -> F32:
+    """What an operation returned in memory of its own; what was not declared is an error here, not nonsense later."""
+    if not isinstance(y, np.ndarray) or y.dtype != np.float32 or y.shape != (batch, *step.shape):
+        got = f"{y.dtype} of shape {y.shape}" if isinstance(y, np.ndarray) else type(y).__name__
+        raise NumericalError(
+            f"node {step.name!r}: its operation returned {got}, its shape rule promised float32 of shape "
+            f"{(batch, *step.shape)}"
+        )
+    if step.view:
+        return y
+    if not y.flags.c_contiguous or not y.flags.writeable or any(np.may_share_memory(y, x) for x in xs):
+        return np.array(y, order="C")
+    return y
+
+
+@dataclass
+class _Group:
+    """Nodes that become one call."""
+
+    head: Checked
+    inputs: list[str]
+    tail: str
+    position: int
+    activation: str = "none"
+    added: bool = False
+
+
+def compile_plan(
+    graph: Sequence[Checked],
+    records: frozenset[str],
+    input_shape: tuple[int, ...],
+    params: Mapping[str, F32],
+    prepare: Prepare,
+    *,
+    fuse: bool = True,
+) -> Plan:
+    """Decide steps and memory.
+
+    Parameters
+    ----------
+    graph : sequence of Checked
+        With shapes that hold no None.
+    records : frozenset of str
+        Node names, or "input".
+    input_shape : tuple of int
+        Without the batch.
+    params : mapping of str to ndarray, float32
+    prepare : callable (Checked) -> Any
+        Prepared parameters of a node, cached by the network.
+    fuse : bool
+        False makes one call per node: for tests and for finding a fault.
+    """
+    groups = _merge(_needed(graph, records), records, fuse)
+    shapes: dict[str, Any] = {INPUT: input_shape, **{item.node.name: item.shape for item in graph}}
+    number = {INPUT: 0, **{group.tail: i for i, group in enumerate(groups, 1)}}
+    layout = _Layout(groups, number, shapes, records)
+    places = [layout.place(i, group) for i, group in enumerate(groups, 1)]
+    offsets, block = layout.offsets()
+    steps = tuple(
+        Step(
+            name=group.tail,
+            forward=group.head.op.forward,
+            call=_call(group.head, group.activation, shapes, params, prepare),
+            inputs=tuple(number[name] for name in group.inputs),
+            output=i,
+            shape=shapes[group.tail],
+            size=layout.size[i],
+            memory=memory,
+            place=offsets[i] if memory == _BLOCK else place,
+            view=group.head.op.view,
+            forget=tuple(layout.dying[i]),
+        )
+        for i, (group, (memory, place)) in enumerate(zip(groups, places, strict=True), 1)
+    )
+    wanted = {name: number[name] for name in (INPUT, *(item.node.name for item in graph)) if name in records}
+    return Plan(steps, wanted, layout.sharing(wanted), block)
+
+
+def _call(
+    item: Checked, activation: str, shapes: Mapping[str, Any], params: Mapping[str, F32], prepare: Prepare
+) -> Call:
+    attrs: Attrs = item.attrs
+    if item.op.resolve is not None:
+        attrs = item.op.resolve(
+            attrs,
+            {role: params[key].shape for role, key in item.node.params.items()},
+            [shapes[name] for name in item.node.inputs],
+        )
+    return Call(dict(attrs), {role: params[key] for role, key in item.node.params.items()}, activation, prepare(item))
+
+
+def _needed(graph: Sequence[Checked], records: frozenset[str]) -> list[Checked]:
+    wanted = set(records)
+    result = []
+    for item in reversed(graph):
+        if item.node.name in wanted:
+            wanted.update(item.node.inputs)
+            result.append(item)
+    return result[::-1]
+
+
+def _merge(graph: Sequence[Checked], records: frozenset[str], fuse: bool) -> list[_Group]:
+    """Groups in the order of their last nodes; a group may grow while its value is not recorded and has one use."""
+    uses: dict[str, int] = {}
+    for item in graph:
+        for name in item.node.inputs:
+            uses[name] = uses.get(name, 0) + 1
+    open_groups: dict[str, _Group] = {}
+    groups: list[_Group] = []
+    for position, item in enumerate(graph):
+        name = item.node.name
+        group = _grow(item, open_groups) if fuse else None
+        if group is None:
+            group = _Group(item, list(item.node.inputs), name, position)
+            groups.append(group)
+        group.tail, group.position = name, position
+        if name not in records and uses.get(name) == 1:
+            open_groups[name] = group
+    return sorted(groups, key=lambda group: group.position)
+
+
+def _grow(item: Checked, open_groups: dict[str, _Group]) -> _Group | None:
+    """The group that takes this node in, if one does."""
+    inputs = item.node.inputs
+    if item.op.name in ACTIVATIONS:
+        group = open_groups.get(inputs[0])
+        if group is not None and group.head.op.fuses_activation and group.activation == "none":
+            group.activation = item.op.name
+            return group
+    elif item.op.name == "add" and inputs[0] != inputs[1]:
+        able = [
+            (group.position, name, group)
+            for name in inputs
+            if (group := open_groups.get(name)) is not None
+            and group.head.op.fuses_add
+            and not group.added
+            and group.activation == "none"
+        ]
+        if able:
+            _, name, group = max(able, key=lambda entry: entry[0])
+            group.inputs.append(inputs[0] if name == inputs[1] else inputs[1])
+            group.added = True
+            return group
+    return None
+
+
+class _Layout:
+    """Which memory each value lives in: ``root`` is the value whose memory it shares; 0, the caller's, is never written."""
+
+    def __init__(
+        self,
+        groups: Sequence[_Group],
+        number: Mapping[str, int],
+        shapes: Mapping[str, tuple[int, ...]],
+        records: frozenset[str],
+    ) -> None:
+        self.number, self.shapes = number, shapes
+        self.root = list(range(len(groups) + 1))
+        self.size = [0, *(math.prod(shapes[group.tail]) for group in groups)]
+        self.last = [0] * (len(groups) + 1)  # the step of a value's last use
+        for i, group in enumerate(groups, 1):
+            for name in group.inputs:
+                self.last[number[name]] = i
+            if group.head.op.view:
+                self.root[i] = self.root[number[group.inputs[0]]]
+        self.members: list[list[int]] = [[] for _ in self.root]
+        self.dying: list[list[int]] = [[] for _ in self.root]
+        pinned = {number[name] for name in records}
+        for value, root in enumerate(self.root):
+            self.members[root].append(value)
+            if value not in pinned:
+                self.dying[self.last[value]].append(value)
+        self.kept = {0} | {self.root[value] for value in pinned}  # memory that outlives the run
+        self.shared: list[int] = []  # roots that live in the block
+
+    def place(self, i: int, group: _Group) -> tuple[int, int]:
+        """Kind of memory of step i, and the input it is taken from where it is that."""
+        op: Op = group.head.op
+        if op.view or not op.takes_out:
+            return _OWN, 0
+        for position in (len(group.inputs) - 1,) if group.added else op.inplace:
+            if self._may_overwrite(i, group, position):
+                self._join(i, self.root[self.number[group.inputs[position]]])
+                return _INPLACE, position
+        if i in self.kept:
+            return _FRESH, 0
+        self.shared.append(i)
+        return _BLOCK, 0
+
+    def _may_overwrite(self, i: int, group: _Group, position: int) -> bool:
+        name = group.inputs[position]
+        root = self.root[self.number[name]]
+        if root in self.kept or self.shapes[name] != self.shapes[group.tail]:
+            return False
+        if any(self.last[v] > i for v in self.members[root]):
+            return False
+        if any(self.root[self.number[other]] == root for k, other in enumerate(group.inputs) if k != position):
+            return False
+        return i not in self.kept or root not in self.shared  # a record is not left in the block
+
+    def _join(self, i: int, root: int) -> None:
+        """The result of step i lives in the memory of ``root``; so do its views."""
+        if i in self.kept:
+            self.kept.add(root)
+        for value in self.members[i]:
+            self.root[value] = root
+        self.members[root] += self.members[i]
+        self.members[i] = []
+
+    def offsets(self) -> tuple[dict[int, int], int]:
+        """Offset of each shared root in the block, and the block's size.
+
+        Largest first, each at the lowest place that is free for as long as it lives.
+        """
+        placed: list[tuple[int, int, int, int]] = []  # (offset, end, first step, last step)
+        result: dict[int, int] = {}
+        for root in sorted(self.shared, key=lambda value: (-self.size[value], value)):
+            first, last = root, max(self.last[value] for value in self.members[root])
+            size, offset = -(-self.size[root] // _ALIGN) * _ALIGN, 0
+            for begin, end, birth, death in placed:  # by offset
+                if birth <= last and first <= death and begin < offset + size and offset < end:
+                    offset = end
+            insort(placed, (offset, offset + size, first, last))
+            result[root] = offset
+        return result, max((end for _, end, _, _ in placed), default=0)
+
+    def sharing(self, wanted: Mapping[str, int]) -> frozenset[str]:
+        """Records that share memory with the input or with an earlier record: they are copied."""
+        copies, seen = set(), {0}
+        for name, value in wanted.items():
+            if self.root[value] in seen:
+                copies.add(name)
+            seen.add(self.root[value])
+        return frozenset(copies)

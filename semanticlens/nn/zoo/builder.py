@@ -1,0 +1,163 @@
+"""What architectures are written with: nodes on one side, the parameters they expect on the other.
+
+An architecture is a function that calls a `Builder`, which collects the nodes and, by name and shape, the parameters they need. Bare state
+dicts are recognised by the one and become networks through the other: there is one description of each architecture, so the two agree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semanticlens._errors import ModelFileError
+from semanticlens.nn.network import Network, Node
+from semanticlens.nn.preprocess import Preprocess
+
+State = Mapping[str, NDArray[Any]]
+ANY = -1                                              # a size that the state dict decides: the number of classes
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def torchvision_preprocess(size: int = 224, short: int = 256) -> Preprocess:
+    """What torchvision's first ImageNet weights were evaluated with."""
+    return Preprocess(size=(size, size), resize="crop", short=short, interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An entry of the zoo.
+
+    Attributes
+    ----------
+    name : str
+    family : str
+        What a person calls it.
+    define : callable (Builder) -> None
+        Describes nodes and parameters.
+    input_shape : (C, H, W)
+    preprocess : Preprocess, optional
+    labels : tuple of str, optional
+        Class names, used where the state dict has as many classes.
+    """
+
+    name: str
+    family: str
+    define: Callable[[Builder], None]
+    input_shape: tuple[int, int, int]
+    preprocess: Preprocess | None = None
+    labels: tuple[str, ...] | None = None
+
+    def expected(self) -> dict[str, tuple[int, ...]]:
+        """Parameter names -> shapes, with `ANY` for sizes that depend on the number of classes."""
+        builder = Builder()
+        self.define(builder)
+        return builder.expected
+
+    def build(self, state: State, path: str | os.PathLike[str] | None = None, labels: Sequence[str] | None = None) -> Network:
+        """The network with the parameters of ``state``.
+
+        Raises
+        ------
+        ModelFileError
+            If names are missing or left over, or shapes differ; the message lists them.
+        """
+        builder = Builder()
+        self.define(builder)
+        where = f"{path}: " if path is not None else ""
+        problems = differences(builder.expected, state)
+        if problems:
+            raise ModelFileError(f"{where}these parameters are not those of {self.name}: {'; '.join(problems)}")
+        params = {key: as_float32(key, state[key], where) for key in builder.expected}
+        classes = state[builder.class_key].shape[0] if builder.class_key else None
+        names = next((known for known in (self.labels, labels) if known is not None and len(known) == classes), None)
+        return Network(builder.nodes, params, input_shape=self.input_shape, name=self.name, aliases=builder.aliases,
+                       preprocess=self.preprocess, labels=names)
+
+
+class Builder:
+    """Collects nodes, and the shapes of the parameters they need. Each method adds a node and returns its name."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.expected: dict[str, tuple[int, ...]] = {}
+        self.aliases: dict[str, str] = {}
+        self.class_key = ""
+
+    def op(self, name: str, op: str, inputs: str | Sequence[str], params: Mapping[str, str] | None = None, **attrs: Any) -> str:
+        """Any operation."""
+        sources = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        self.nodes.append(Node(name, op, sources, params or {}, attrs))
+        return name
+
+    def _expect(self, key: str, *shape: int) -> str:
+        self.expected[key] = shape
+        if shape[0] == ANY:
+            self.class_key = key
+        return key
+
+    def conv(self, name: str, x: str, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | str | None = None,
+             groups: int = 1, bias: bool = False) -> str:
+        """A convolution with parameters ``name.weight`` (and ``name.bias``); padding None keeps the size at stride 1."""
+        params = {"weight": self._expect(f"{name}.weight", outputs, inputs // groups, kernel, kernel)}
+        if bias:
+            params["bias"] = self._expect(f"{name}.bias", outputs)
+        pad = kernel // 2 if padding is None else padding
+        return self.op(name, "conv2d", x, params, stride=(stride, stride), groups=groups,
+                       padding=pad if isinstance(pad, str) else (pad, pad, pad, pad))
+
+    def norm(self, name: str, x: str, channels: int, eps: float = 1e-5, key: str | None = None) -> str:
+        """A batch normalisation with parameters ``key.weight``, ``.bias``, ``.running_mean``, ``.running_var`` (key: the name)."""
+        roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+        return self.op(name, "batch_norm", x, {role: self._expect(f"{key or name}.{of}", channels) for role, of in roles.items()}, eps=eps)
+
+    def dense(self, name: str, x: str, inputs: int, outputs: int) -> str:
+        """A dense layer with parameters ``name.weight`` and ``name.bias``."""
+        params = {"weight": self._expect(f"{name}.weight", outputs, inputs), "bias": self._expect(f"{name}.bias", outputs)}
+        return self.op(name, "dense", x, params)
+
+    def max_pool(self, name: str, x: str, kernel: int, stride: int, padding: int = 0, ceil_mode: bool = False) -> str:
+        """Maxima over windows."""
+        return self.op(name, "max_pool2d", x, kernel=(kernel, kernel), stride=(stride, stride), padding=(padding,) * 4,
+                       ceil_mode=ceil_mode)
+
+    def global_pool(self, name: str, x: str) -> str:
+        """Means over all places: (B, C, H, W) -> (B, C)."""
+        return self.op(name, "mean", x, axes=(2, 3), keepdims=False)
+
+    def alias(self, **names: str) -> None:
+        """Further names for nodes."""
+        self.aliases.update(names)
+
+
+def differences(expected: Mapping[str, tuple[int, ...]], state: State, limit: int = 6) -> list[str]:
+    """How a state dict differs from what an architecture expects, in words; empty if it does not."""
+    missing = [key for key in expected if key not in state]
+    extra = [key for key in state if key not in expected]
+    wrong = [f"{key} {tuple(state[key].shape)} instead of {shown(shape)}" for key, shape in expected.items()
+             if key in state and not fits(tuple(state[key].shape), shape)]
+    return [f"{len(keys)} {what}: {', '.join(keys[:limit])}{', ...' if len(keys) > limit else ''}"
+            for what, keys in (("missing", missing), ("left over", extra), ("of another shape", wrong)) if keys]
+
+
+def fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Whether a shape is the expected one; `ANY` stands for any size of at least 1."""
+    return len(shape) == len(expected) and all(n == want or (want == ANY and n > 0) for n, want in zip(shape, expected, strict=True))
+
+
+def shown(shape: tuple[int, ...]) -> str:
+    """A shape for people, "classes" for `ANY`."""
+    return f"({', '.join('classes' if n == ANY else str(n) for n in shape)}{',' if len(shape) == 1 else ''})"
+
+
+def as_float32(key: str, array: NDArray[Any], where: str = "") -> NDArray[np.float32]:
+    """A floating point parameter in the engine's type."""
+    if array.dtype.kind != "f":
+        raise ModelFileError(f"{where}parameter {key} holds {array.dtype}, not floating point numbers; a quantised network needs its graph "
+                             "(see semanticlens.nn.zoo.quantised)")
+    return np.require(array, np.float32, ["C", "A"])

@@ -1,0 +1,20 @@
+"""What a person sees: concept cards, the report page, and the pieces of HTML that notebooks show.
+
+``semanticlens.plot.card.card`` and ``semanticlens.plot.report.report`` are what ``db.card`` and ``db.report`` call.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semanticlens.plot import card, html, report
+
+__all__ = ["card", "html", "report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

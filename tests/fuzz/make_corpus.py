@@ -1,0 +1,130 @@
+"""Makes the seeds in tests/fuzz/corpus: small valid files of each kind, for the fuzzer to start from.
+
+    python tests/fuzz/make_corpus.py
+
+Files named found-* are inputs that once broke a parser; they are added by hand and kept.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from targets import MADE_OF
+
+import semanticlens as sl
+from semanticlens.data import ImageArray
+from semanticlens.encoders import Arrays
+from semanticlens.io import write_tensors
+from semanticlens.lens import checkpoint
+from semanticlens.nn import Node, Preprocess
+
+CORPUS = Path(__file__).resolve().parent / "corpus"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+RNG = np.random.default_rng(0)
+
+
+def seeds(name: str) -> Path:
+    """The folder of a target's seeds."""
+    folder = CORPUS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def tensors() -> None:
+    folder = seeds("tensors")
+    write_tensors(folder / "two.safetensors", {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(3)}, {"k": "v"})
+    write_tensors(folder / "empty.safetensors", {})
+    write_tensors(folder / "scalar.safetensors", {"s": np.float64(1).reshape(()), "e": np.zeros((0, 4), np.int8), "t": np.array([True])})
+    header = json.dumps({"h": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    (folder / "bfloat16.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\x80\x3f\x00\x40")
+
+
+def small_network() -> sl.Network:
+    """One node of many kinds, a few parameters."""
+    def values(*shape: int) -> np.ndarray:
+        return RNG.standard_normal(shape).astype(np.float32)
+
+    params = {"c.w": values(4, 3, 3, 3), "c.b": values(4), "d.w": values(4, 1, 3, 3), "m": values(4), "v": np.ones(4, np.float32),
+              "f.w": values(2, 4), "f.b": values(2)}
+    nodes = [
+        Node("c", "conv2d", ("input",), {"weight": "c.w", "bias": "c.b"},
+             {"stride": [2, 2], "padding": [1, 1, 1, 1], "dilation": [1, 1], "groups": 1}),
+        Node("n", "batch_norm", ("c",), {"mean": "m", "var": "v"}, {"eps": 1e-5}),
+        Node("r", "relu6", ("n",), {}, {}),
+        Node("d", "conv2d", ("r",), {"weight": "d.w"}, {"stride": [1, 1], "padding": "same", "dilation": [1, 1], "groups": 4}),
+        Node("s", "add", ("r", "d"), {}, {}),
+        Node("p", "max_pool2d", ("s",), {},
+             {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0, 0, 0], "dilation": [1, 1], "ceil_mode": True}),
+        Node("g", "mean", ("p",), {}, {"axes": [2, 3], "keepdims": False}),
+        Node("f", "dense", ("g",), {"weight": "f.w", "bias": "f.b"}, {}),
+        Node("y", "softmax", ("f",), {}, {}),
+    ]
+    return sl.Network(nodes, params, input_shape=(3, 8, 8), name="tiny", aliases={"features.0": "c"}, labels=["no", "yes"],
+                      preprocess=Preprocess(size=(8, 8), resize="crop", short=8))
+
+
+def networks() -> None:
+    net = small_network()
+    net.save(seeds("network") / "tiny.safetensors")
+    from semanticlens.nn.load.bundle import graph_dict
+
+    (seeds("graph") / "tiny.json").write_text(json.dumps(graph_dict(net)))
+    (seeds("graph") / "least.json").write_text('{"input":{"shape":[2]},"output":"y","nodes":[{"name":"y","op":"relu","inputs":["input"]}]}')
+
+
+def weights() -> None:
+    for name in ("checkpoint_zip.pth", "checkpoint_legacy.pth", "module_pickled.pth"):
+        shutil.copy(GOLDEN / name, seeds("checkpoint") / name)
+    np.savez(seeds("npz") / "two.npz", a=np.arange(6, dtype=np.float32).reshape(2, 3), b=np.arange(3))
+    np.savez_compressed(seeds("npz") / "compressed.npz", a=np.asfortranarray(np.ones((3, 4), ">f8")), **{"module.b": np.array([True])})
+
+
+def databases() -> None:
+    images = ImageArray(RNG.integers(0, 255, (6, 8, 8, 3), np.uint8), labels=[0, 1, 0, 1, 0, 1], class_names=["no", "yes"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = sl.collect(small_network(), images, ["c", "g"], top=3)
+    found.save(seeds("examples") / "tiny.safetensors")
+    checkpoint.write(seeds("resume") / "tiny.safetensors", MADE_OF, {"next": 3}, {"ids": np.arange(3)})
+    encoder = Arrays(images=RNG.standard_normal((6, 3)).astype(np.float32), texts={"a": np.ones(3, np.float32)})
+    sl.ConceptDB.build(found, images, encoder, thumbnails=8).save(seeds("database") / "tiny.sldb")
+
+
+def pictures() -> None:
+    folder, content = seeds("picture"), {}
+    colours = Image.fromarray(RNG.integers(0, 255, (5, 4, 3), np.uint8))
+    for name, image, options in (
+        ("rgb.png", colours, {}), ("palette.png", colours.convert("P"), {"transparency": 0}),
+        ("grey16.png", Image.new("I;16", (3, 2), 999), {}),
+        ("photo.jpg", colours, {"quality": 50, "exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"}),
+        ("alpha.webp", colours.convert("RGBA"), {}), ("two.gif", colours.convert("P"), {}), ("scan.tiff", colours.convert("L"), {}),
+        ("raw.bmp", colours, {}), ("ascii.ppm", colours, {})):
+        stream = io.BytesIO()
+        image.save(stream, Path(name).suffix[1:].replace("jpg", "jpeg"), **options)
+        content[name] = stream.getvalue()
+        (folder / name).write_bytes(content[name])
+    with tempfile.TemporaryFile() as file:
+        for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            file.seek(0)
+            file.truncate()
+            with zipfile.ZipFile(file, "w", method) as archive:
+                for name in ("rgb.png", "photo.jpg"):
+                    archive.writestr(zipfile.ZipInfo(f"class/{name}"), content[name], method)
+            file.seek(0)
+            (seeds("archive") / f"method{method}.zip").write_bytes(file.read())
+
+
+if __name__ == "__main__":
+    tensors()
+    networks()
+    weights()
+    databases()
+    pictures()
