@@ -71,7 +71,8 @@ def test_conv_one_channel_fills_several_blocks(kernel):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_depthwise_every_width(size, kernel, stride):
     padding = (kernel // 2, kernel // 2, kernel - 1, kernel)
-    check_conv(draw(2, 5, 11, size), draw(5, 1, kernel, kernel), draw(5), stride=(stride, stride), padding=padding, groups=5, activation="relu6")
+    check_conv(draw(2, 5, 11, size), draw(5, 1, kernel, kernel), draw(5), stride=(stride, stride), padding=padding, groups=5,
+               activation="relu6")
 
 
 def test_depthwise_planes_larger_than_a_band():
@@ -248,7 +249,8 @@ def test_reduce_positions(kind, positions):
 
 @settings(max_examples=200, deadline=None)
 @given(st.tuples(*[st.integers(1, 20)] * 2), st.tuples(*[st.integers(1, 4)] * 2), st.tuples(*[st.integers(1, 4)] * 2),
-       st.tuples(*[st.integers(0, 2)] * 4), st.tuples(*[st.integers(1, 2)] * 2), st.booleans(), st.booleans(), st.sampled_from(["max", "mean"]))
+       st.tuples(*[st.integers(0, 2)] * 4), st.tuples(*[st.integers(1, 2)] * 2), st.booleans(), st.booleans(),
+       st.sampled_from(["max", "mean"]))
 def test_pool_any_form(size, kernel, stride, padding, dilation, ceil_mode, count_include_pad, kind):
     x = draw(2, 3, *size)
     form = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
@@ -338,8 +340,9 @@ def test_in_place_where_allowed():
     assert np.array_equal(nn.conv2d(x, weight, addend=out, activation="relu", padding=(1, 1, 1, 1), out=out), expected)
     out = y.copy()
     assert np.array_equal(nn.conv2d(x, weight[:, :1].copy(), addend=out, groups=4, padding=(1, 1, 1, 1), out=out), depthwise)
-    for call in (lambda a, out: nn.activate(a, "silu", out=out), lambda a, out: nn.add(a, y, out=out), lambda a, out: nn.softmax(a, out=out),
-                 lambda a, out: nn.multiply(a, y, out=out), lambda a, out: nn.scale_shift(a, scale, scale, out=out)):
+    for call in (lambda a, out: nn.activate(a, "silu", out=out), lambda a, out: nn.add(a, y, out=out),
+                 lambda a, out: nn.softmax(a, out=out), lambda a, out: nn.multiply(a, y, out=out),
+                 lambda a, out: nn.scale_shift(a, scale, scale, out=out)):
         out = x.copy()
         assert call(out, out) is out
         assert np.array_equal(out, call(x, None))
