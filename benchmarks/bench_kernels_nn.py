@@ -5,19 +5,19 @@ layers' counts. With one thread the clock is the processor time of the calling t
 rate over the measured peak of multiply-adds.
 
     python benchmarks/bench_kernels_nn.py [--threads 1 2] [--networks vgg16 resnet50 mobilenet_v2] [--batch 1] [--repeats 7]
-                                          [--layers] [--json FILE]
+                                          [--layers] [--products] [--record]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from common import record
 
 from semanticlens import _core, build_info
 from semanticlens._kernels import nn
@@ -201,7 +201,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--layers", action="store_true", help="print each layer shape")
     parser.add_argument("--products", action="store_true", help="matrix products too")
-    parser.add_argument("--json", help="write the results to this file")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/results/kernels_nn.json")
     args = parser.parse_args()
     import torch
 
@@ -226,20 +226,8 @@ def main():
                     f"{row['gflops']:.1f} GFLOP/s ({100 * row['share']:.0f} %)"
                 )
                 results.append({"threads": threads, **row})
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(
-                {
-                    "machine": platform.machine(),
-                    "tier": info["tier"],
-                    "compiler": info["compiler"],
-                    "torch": torch.__version__,
-                    "peak_gflops": peak,
-                    "results": results,
-                },
-                file,
-                indent=1,
-            )
+    if args.record:
+        record("kernels_nn", results, tier=info["tier"], peak_gflops=peak, batch=args.batch, torch=torch.__version__)
 
 
 if __name__ == "__main__":
