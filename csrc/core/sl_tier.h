@@ -36,7 +36,7 @@ typedef struct {
     ptrdiff_t row_step;          /* floats from the first tap of an output row to that of the next */
     ptrdiff_t tap_row;           /* floats from one kernel row to the next */
     const ptrdiff_t *tap_column; /* (kernel_w) floats from the first tap of a kernel row */
-    const float *weights;        /* (taps, lanes), each weight repeated */
+    const float *weights;        /* (kernel_h, kernel_w) */
     float bias;
     int unit;                                     /* stride and dilation are 1 */
     int relu;                                     /* 0: none, 1: max(., 0), 2: min(max(., 0), 6) */
@@ -70,8 +70,10 @@ typedef struct {
                       ptrdiff_t kblock, const float *bias, sl_activation activation, float *y, ptrdiff_t ldy);
     /* dst [k][nr]: row p, columns of run r = runs[r].source + offsets[p]; reads and writes up to lanes - 1 floats behind. */
     void (*pack_runs)(const sl_run *runs, ptrdiff_t n_runs, const ptrdiff_t *offsets, ptrdiff_t k, float *dst);
-    /* dst[i] = src[i * step] for i < n */
-    void (*copy_strided)(const float *src, ptrdiff_t step, ptrdiff_t n, float *dst);
+    /* dst (phases, positions): dst[f, i] = row[start + f + i * step], 0 outside 0 .. width - 1.  With more than one phase, positions is a multiple of
+     * lanes; with one, up to lanes - 1 floats behind dst are written.  line: (positions + lanes) * step floats of scratch, unused for step 1. */
+    void (*pad_row)(const float *row, ptrdiff_t width, ptrdiff_t start, ptrdiff_t step, ptrdiff_t phases,
+                    ptrdiff_t positions, float *line, float *dst);
 
     /* y[i] = f(x[i], z[i]) for i < n; y may be x or z. */
     void (*map_activate)(const float *x, ptrdiff_t n, sl_activation kind, float *y);

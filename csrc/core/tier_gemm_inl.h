@@ -156,7 +156,8 @@ pack_rows(const int width, const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdi
 {
     ptrdiff_t p = 0;
 
-    for (; rows >= width - width % SL_LANES && rows >= SL_LANES && p + 4 + (width % SL_LANES != 0 ? 4 : 0) <= k; p += 4) {
+    for (; rows >= width - width % SL_LANES && rows >= SL_LANES && p + 4 + (width % SL_LANES != 0 ? 4 : 0) <= k;
+         p += 4) {
         SL_UNROLL
         for (int block = 0; block + SL_LANES <= width; block += SL_LANES) {
             vf column[4];

@@ -114,7 +114,8 @@ SL_INLINE vf
 v_load_quads(const float *p, ptrdiff_t ld)
 {
 #if SL_LANES == 16
-    const __m512 low = _mm512_castps256_ps512(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * ld), 1));
+    const __m512 low = _mm512_castps256_ps512(
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * ld), 1));
     return (vf)_mm512_insertf32x4(_mm512_insertf32x4(low, _mm_loadu_ps(p + 8 * ld), 2), _mm_loadu_ps(p + 12 * ld), 3);
 #elif SL_LANES == 8
     return (vf)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * ld), 1);
@@ -125,16 +126,22 @@ v_load_quads(const float *p, ptrdiff_t ld)
 }
 
 #if SL_LANES == 16
+#define SL_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define SL_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #define SL_ZIP_LOW 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
 #define SL_ZIP_HIGH 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
 #define SL_PAIRS_LOW 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
 #define SL_PAIRS_HIGH 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
 #elif SL_LANES == 8
+#define SL_EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define SL_ODD 1, 3, 5, 7, 9, 11, 13, 15
 #define SL_ZIP_LOW 0, 8, 1, 9, 4, 12, 5, 13
 #define SL_ZIP_HIGH 2, 10, 3, 11, 6, 14, 7, 15
 #define SL_PAIRS_LOW 0, 1, 8, 9, 4, 5, 12, 13
 #define SL_PAIRS_HIGH 2, 3, 10, 11, 6, 7, 14, 15
 #else
+#define SL_EVEN 0, 2, 4, 6
+#define SL_ODD 1, 3, 5, 7
 #define SL_ZIP_LOW 0, 4, 1, 5
 #define SL_ZIP_HIGH 2, 6, 3, 7
 #define SL_PAIRS_LOW 0, 1, 4, 5
@@ -146,7 +153,8 @@ SL_INLINE void
 v_columns(const float *p, ptrdiff_t ld, vf column[4])
 {
     const float *third = p + 2 * ld;
-    const vf a = v_load_quads(p, ld), b = v_load_quads(p + ld, ld), c = v_load_quads(third, ld), d = v_load_quads(third + ld, ld);
+    const vf a = v_load_quads(p, ld), b = v_load_quads(p + ld, ld), c = v_load_quads(third, ld),
+             d = v_load_quads(third + ld, ld);
     const vf ab_low = SL_SHUFFLE(a, b, SL_ZIP_LOW), ab_high = SL_SHUFFLE(a, b, SL_ZIP_HIGH);
     const vf cd_low = SL_SHUFFLE(c, d, SL_ZIP_LOW), cd_high = SL_SHUFFLE(c, d, SL_ZIP_HIGH);
 
