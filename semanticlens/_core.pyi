@@ -1,5 +1,6 @@
 """Stub of the extension; tests/test_build.py compares it with the module."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,52 @@ from numpy.typing import ArrayLike, NDArray
 F32 = NDArray[np.float32]
 
 def build_info() -> dict[str, Any]: ...
+
+# alignment
+def rand_blocks(n: int) -> int: ...
+def rand_sums(n_representations: int, n: int, *, with_rows: bool = False) -> NDArray[np.int64]: ...
+def rand_accumulate(
+    memberships: Sequence[NDArray[np.float32]],
+    sums: NDArray[np.int64],
+    begin: int,
+    end: int,
+    *,
+    bin_every: int = 0,
+    with_rows: bool = False,
+    n_threads: int = 1,
+) -> None: ...
+def rand_finish(
+    sums: NDArray[np.int64], n_representations: int, n: int, *, with_rows: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.int64], NDArray[np.float64]]: ...
+def concept_distances(
+    p: NDArray[np.float32],
+    p_sorted: NDArray[np.float32],
+    q: NDArray[np.float32],
+    q_sorted: NDArray[np.float32],
+    distance: NDArray[np.float64],
+    lone: NDArray[np.float64],
+    begin: int,
+    end: int,
+    *,
+    n_threads: int = 1,
+) -> None: ...
+
+# sl_hdbscan.h, sl_membership.h
+def nearest(x: ArrayLike, z: ArrayLike, k: int, *, n_threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.float64]]: ...
+def spanning_tree(x: ArrayLike, min_samples: int, *, n_threads: int = 1
+                  ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]: ...
+def single_linkage(low: ArrayLike, high: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+def condense(left: ArrayLike, right: ArrayLike, height: ArrayLike, size: ArrayLike, min_size: int
+             ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]: ...
+def tree_nodes(parent: ArrayLike, child: ArrayLike, lambda_: ArrayLike, child_size: ArrayLike, n: int, n_nodes: int
+               ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64],
+                          NDArray[np.float64]]: ...
+def tree_select(nodes: Sequence[ArrayLike], method: int, epsilon: float) -> NDArray[np.uint8]: ...
+def tree_labels(nodes: Sequence[ArrayLike], selected: ArrayLike
+                ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8], NDArray[np.float64]]: ...
+def membership(z: ArrayLike, node: ArrayLike, lambda_: ArrayLike, exemplars: ArrayLike, start: ArrayLike, height: ArrayLike,
+               lmax: ArrayLike, top: ArrayLike, *, variant: int = 0, most: float = 1.0, single: bool = False,
+               n_threads: int = 1) -> NDArray[np.float32] | NDArray[np.float64]: ...
 
 # sl_scores.h
 def clarity(examples: ArrayLike, ids: ArrayLike | None = None, counts: ArrayLike | None = None, weights: ArrayLike | None = None, *,

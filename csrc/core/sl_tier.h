@@ -21,6 +21,8 @@ struct sl_lens_loops; /* sl_lens_private.h */
 enum {
     SL_THIN_ROWS = 4 /* rows of x that gemm_thin takes */
 };
+enum { SL_RAND_ROWS = 64, SL_RAND_COLS = 16 }; /* pairs of a tile of sl_rand.c */
+enum { SL_SPACE_BLOCK = 16 };                  /* points of a leaf of sl_knn.c */
 
 /* Neighbouring columns of a panel of B that are neighbours in memory too. */
 typedef struct {
@@ -54,6 +56,15 @@ typedef struct {
     /* dst [k][mr] (or [k][nr]) = transpose of src (rows <= mr, k), row distance ld; missing rows become 0. */
     void (*pack_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
     void (*pack_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
+
+    /* See sl_rand.c: pair distances of a tile, and the sums of their absolute differences. */
+    void (*rand_tile)(const float *restrict rows, const float *restrict panel, ptrdiff_t k,
+                      const float *restrict half_row, const float *restrict half_col, float *restrict m);
+    void (*rand_difference)(const float *restrict x, const float *restrict y, float *restrict col, float *restrict row);
+    /* Squared distances of one point to a block, of a block to a box; see tier_space_inl.h. */
+    void (*space_points)(const double *restrict block, const double *restrict q, ptrdiff_t d, double bound,
+                         double *restrict out);
+    void (*space_box)(const double *restrict block, const double *restrict box, ptrdiff_t d, double *restrict out);
 
     const struct sl_lens_loops *lens; /* scores, cosines, labels */
 

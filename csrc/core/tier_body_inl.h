@@ -9,7 +9,9 @@
 #include "tier_elementwise_inl.h"
 
 #include "tier_gemm_inl.h"
+#include "tier_rand_inl.h"
 #include "tier_lens_inl.h"
+#include "tier_space_inl.h"
 #include "tier_topm_inl.h"
 
 #include "tier_thin_inl.h"
@@ -23,6 +25,10 @@
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
     .lanes = SL_LANES,
+    .rand_tile = rand_tile,
+    .rand_difference = rand_difference,
+    .space_points = space_points,
+    .space_box = space_box,
     .mr = SL_MR,
     .nr = SL_NR,
     .gemm_panel = gemm_panel,
