@@ -156,7 +156,7 @@ nearest_exemplars(const sl_tier *tier, const sl_space *s, const double *block, d
     double away[SL_SPACE_BLOCK];
 
     for (int l = 0; l < SL_SPACE_BLOCK; l++) {
-        best[l] = INFINITY;
+        best[l] = HUGE_VAL;
     }
     for (ptrdiff_t t = 0; t < s->nodes; t++) {
         const sl_space_node *node = &s->node[t];
