@@ -29,7 +29,9 @@ def evaluate(net: Network, x: np.ndarray) -> dict[str, np.ndarray]:
     """Every value of a network, by name."""
     known = {"input": x}
     for node in net.nodes:
-        known[node.name] = evaluate_node(node, [known[name] for name in node.inputs], {role: net.params[key] for role, key in node.params.items()})
+        known[node.name] = evaluate_node(
+            node, [known[name] for name in node.inputs], {role: net.params[key] for role, key in node.params.items()}
+        )
     return known
 
 
@@ -41,16 +43,39 @@ def evaluate_node(node: Node, xs: list[np.ndarray], p: dict[str, np.ndarray]) ->
         stride, dilation = tuple(a.get("stride", (1, 1))), tuple(a.get("dilation", (1, 1)))
         padding = a.get("padding", (0, 0, 0, 0))
         if padding == "same":
-            (top, bottom), (left, right) = (same_padding(*of) for of in zip(x.shape[2:], kernel, stride, dilation, strict=True))
+            (top, bottom), (left, right) = (
+                same_padding(*of) for of in zip(x.shape[2:], kernel, stride, dilation, strict=True)
+            )
             padding = (top, left, bottom, right)
         if node.op == "conv2d":
-            return twin.conv2d(x, p["weight"], p.get("bias"), stride=stride, padding=tuple(padding), dilation=dilation, groups=a.get("groups", 1))
-        return twin.pool2d(x, "max" if node.op == "max_pool2d" else "mean", kernel, stride=stride, padding=tuple(padding), dilation=dilation,
-                           ceil_mode=a.get("ceil_mode", False), count_include_pad=a.get("count_include_pad", True))
+            return twin.conv2d(
+                x,
+                p["weight"],
+                p.get("bias"),
+                stride=stride,
+                padding=tuple(padding),
+                dilation=dilation,
+                groups=a.get("groups", 1),
+            )
+        return twin.pool2d(
+            x,
+            "max" if node.op == "max_pool2d" else "mean",
+            kernel,
+            stride=stride,
+            padding=tuple(padding),
+            dilation=dilation,
+            ceil_mode=a.get("ceil_mode", False),
+            count_include_pad=a.get("count_include_pad", True),
+        )
     if node.op == "batch_norm":
         shape = (1, -1, *[1] * (x.ndim - 2))
-        y = (x.astype(np.float64) - p["mean"].reshape(shape)) / np.sqrt(p["var"].astype(np.float64).reshape(shape) + a.get("eps", 1e-5))
-        return (y * p.get("weight", np.float32(1)).reshape(shape if "weight" in p else ()) + (p["bias"].reshape(shape) if "bias" in p else 0)).astype(np.float32)
+        y = (x.astype(np.float64) - p["mean"].reshape(shape)) / np.sqrt(
+            p["var"].astype(np.float64).reshape(shape) + a.get("eps", 1e-5)
+        )
+        return (
+            y * p.get("weight", np.float32(1)).reshape(shape if "weight" in p else ())
+            + (p["bias"].reshape(shape) if "bias" in p else 0)
+        ).astype(np.float32)
     if node.op in twin.ACTIVATIONS:
         return twin.activate(x, node.op)
     plain = {
@@ -58,7 +83,9 @@ def evaluate_node(node: Node, xs: list[np.ndarray], p: dict[str, np.ndarray]) ->
         "softmax": lambda: twin.softmax(x),
         "identity": lambda: x,
         "adaptive_avg_pool2d": lambda: twin.adaptive_avg_pool2d(x, tuple(a["size"])),
-        "mean": lambda: x.mean(axis=tuple(a["axes"]), keepdims=a.get("keepdims", False), dtype=np.float64).astype(np.float32),
+        "mean": lambda: x.mean(axis=tuple(a["axes"]), keepdims=a.get("keepdims", False), dtype=np.float64).astype(
+            np.float32
+        ),
         "add": lambda: x + xs[1],
         "mul": lambda: x * xs[1],
         "concat": lambda: np.concatenate(xs, axis=a.get("axis", 1)),
@@ -72,7 +99,9 @@ def evaluate_node(node: Node, xs: list[np.ndarray], p: dict[str, np.ndarray]) ->
 
 def pad(x: np.ndarray, a: dict[str, Any]) -> np.ndarray:
     top, left, bottom, right = a.get("padding", (0, 0, 0, 0))
-    return np.pad(x, ((0, 0), tuple(a.get("channels", (0, 0))), (top, bottom), (left, right)), constant_values=a.get("value", 0.0))
+    return np.pad(
+        x, ((0, 0), tuple(a.get("channels", (0, 0))), (top, bottom), (left, right)), constant_values=a.get("value", 0.0)
+    )
 
 
 class Grower:
@@ -98,28 +127,77 @@ class Grower:
 
     def pick(self, rank: int | None = None) -> str:
         names = [name for name, shape in self.shapes.items() if rank is None or len(shape) == rank]
-        return names[int(self.rng.integers(max(0, len(names) - 4), len(names)))] if self.rng.random() < 0.8 else str(self.rng.choice(names))
+        return (
+            names[int(self.rng.integers(max(0, len(names) - 4), len(names)))]
+            if self.rng.random() < 0.8
+            else str(self.rng.choice(names))
+        )
 
     def step(self) -> None:
         r = self.rng
-        op = str(r.choice(["conv", "conv", "conv", "act", "act", "act", "bn", "pool", "add", "add", "mul", "concat", "view", "slice", "pad", "mean", "flat"]))
+        op = str(
+            r.choice(
+                [
+                    "conv",
+                    "conv",
+                    "conv",
+                    "act",
+                    "act",
+                    "act",
+                    "bn",
+                    "pool",
+                    "add",
+                    "add",
+                    "mul",
+                    "concat",
+                    "view",
+                    "slice",
+                    "pad",
+                    "mean",
+                    "flat",
+                ]
+            )
+        )
         x = self.pick(3)
         C, H, W = self.shapes[x]
         if op == "conv":
             depthwise = r.random() < 0.3
             kh, kw = int(r.integers(1, min(4, H + 1))), int(r.integers(1, min(4, W + 1)))
             out = C if depthwise or r.random() < 0.5 else int(r.integers(1, 9))
-            weight = values(r, out, 1 if depthwise else C, kh, kw) / np.float32(math.sqrt(kh * kw * (1 if depthwise else C)))
+            weight = values(r, out, 1 if depthwise else C, kh, kw) / np.float32(
+                math.sqrt(kh * kw * (1 if depthwise else C))
+            )
             padding: Any = "same" if r.random() < 0.5 else [int(n) for n in r.integers(0, 3, 4)]
-            self.emit("conv2d", [x], {"weight": weight, **({"bias": values(r, out)} if r.random() < 0.5 else {})}, padding=padding,
-                      stride=[int(n) for n in r.integers(1, 3 if min(H, W) > 5 else 2, 2)], groups=C if depthwise else 1)
+            self.emit(
+                "conv2d",
+                [x],
+                {"weight": weight, **({"bias": values(r, out)} if r.random() < 0.5 else {})},
+                padding=padding,
+                stride=[int(n) for n in r.integers(1, 3 if min(H, W) > 5 else 2, 2)],
+                groups=C if depthwise else 1,
+            )
         elif op == "act":
             self.emit(str(r.choice(["relu", "relu6", "sigmoid", "silu", "hardsigmoid", "hardswish"])), [self.pick()])
         elif op == "bn":
-            self.emit("batch_norm", [x], {"mean": values(r, C), "var": np.abs(values(r, C)) + np.float32(0.5), "weight": values(r, C), "bias": values(r, C)})
+            self.emit(
+                "batch_norm",
+                [x],
+                {
+                    "mean": values(r, C),
+                    "var": np.abs(values(r, C)) + np.float32(0.5),
+                    "weight": values(r, C),
+                    "bias": values(r, C),
+                },
+            )
         elif op == "pool" and min(H, W) >= 3:
-            self.emit(str(r.choice(["max_pool2d", "avg_pool2d"])), [x], kernel=[3, 2], stride=[int(r.integers(1, 3)), 1], padding=[1, 0, 1, 1],
-                      ceil_mode=bool(r.random() < 0.5))
+            self.emit(
+                str(r.choice(["max_pool2d", "avg_pool2d"])),
+                [x],
+                kernel=[3, 2],
+                stride=[int(r.integers(1, 3)), 1],
+                padding=[1, 0, 1, 1],
+                ceil_mode=bool(r.random() < 0.5),
+            )
         elif op in ("add", "mul"):
             same = [name for name, shape in self.shapes.items() if shape == (C, H, W)]
             if op == "mul" and r.random() < 0.5:
@@ -128,7 +206,11 @@ class Grower:
             else:
                 self.emit(op, [x, str(r.choice(same))])
         elif op == "concat":
-            self.emit("concat", [name for name, shape in self.shapes.items() if len(shape) == 3 and shape[1:] == (H, W)][-3:], axis=1)
+            self.emit(
+                "concat",
+                [name for name, shape in self.shapes.items() if len(shape) == 3 and shape[1:] == (H, W)][-3:],
+                axis=1,
+            )
         elif op == "view":
             if r.random() < 0.5:
                 self.emit("identity", [self.pick()])
@@ -137,7 +219,13 @@ class Grower:
         elif op == "slice" and min(H, W) >= 4:
             self.emit("slice2d", [x], stride=[2, int(r.integers(1, 3))])
         elif op == "pad" and C < 16:
-            self.emit("pad", [x], padding=[int(n) for n in r.integers(0, 2, 4)], channels=[int(n) for n in r.integers(0, 2, 2)], value=float(r.integers(0, 2)))
+            self.emit(
+                "pad",
+                [x],
+                padding=[int(n) for n in r.integers(0, 2, 4)],
+                channels=[int(n) for n in r.integers(0, 2, 2)],
+                value=float(r.integers(0, 2)),
+            )
         elif op == "mean":
             self.emit("mean", [x], axes=[2, 3] if r.random() < 0.7 else [1], keepdims=True)
         elif op == "flat":
@@ -146,7 +234,11 @@ class Grower:
     def tail(self, x: str) -> str:
         flat = self.emit("flatten", [x], start=1) if self.rng.random() < 0.7 else self.emit("mean", [x], axes=[2, 3])
         size = self.shapes[flat][0]
-        dense = self.emit("dense", [flat], {"weight": values(self.rng, 5, size) / np.float32(math.sqrt(size)), "bias": values(self.rng, 5)})
+        dense = self.emit(
+            "dense",
+            [flat],
+            {"weight": values(self.rng, 5, size) / np.float32(math.sqrt(size)), "bias": values(self.rng, 5)},
+        )
         return self.emit("softmax", [dense]) if self.rng.random() < 0.3 else dense
 
 
@@ -172,8 +264,27 @@ def tiny_network(**options: Any) -> Network:
         Node("flatten", "flatten", "pool"),
         Node("fc", "dense", "flatten", {"weight": "fc.weight", "bias": "fc.bias"}),
     ]
-    params = {"conv1.weight": values(r, 6, 3, 3, 3) / 5, "bn1.mean": values(r, 6), "bn1.var": np.abs(values(r, 6)) + np.float32(0.1), "bn1.weight": values(r, 6),
-              "bn1.bias": values(r, 6), "conv2.weight": values(r, 6, 6, 3, 3) / 7, "conv2.bias": values(r, 6), "fc.weight": values(r, 4, 6), "fc.bias": values(r, 4)}
-    options = {"name": "tiny", "aliases": {"block": "relu2", "stem": "relu1"}, "labels": ["a", "b", "c", "d"],
-               "preprocess": Preprocess(size=IMAGE[1:], mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)), **options}
-    return Network(options.pop("nodes", nodes), {**params, **options.pop("params", {})}, input_shape=options.pop("input_shape", IMAGE), **options)
+    params = {
+        "conv1.weight": values(r, 6, 3, 3, 3) / 5,
+        "bn1.mean": values(r, 6),
+        "bn1.var": np.abs(values(r, 6)) + np.float32(0.1),
+        "bn1.weight": values(r, 6),
+        "bn1.bias": values(r, 6),
+        "conv2.weight": values(r, 6, 6, 3, 3) / 7,
+        "conv2.bias": values(r, 6),
+        "fc.weight": values(r, 4, 6),
+        "fc.bias": values(r, 4),
+    }
+    options = {
+        "name": "tiny",
+        "aliases": {"block": "relu2", "stem": "relu1"},
+        "labels": ["a", "b", "c", "d"],
+        "preprocess": Preprocess(size=IMAGE[1:], mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
+        **options,
+    }
+    return Network(
+        options.pop("nodes", nodes),
+        {**params, **options.pop("params", {})},
+        input_shape=options.pop("input_shape", IMAGE),
+        **options,
+    )

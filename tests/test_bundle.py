@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import shutil
@@ -53,12 +54,18 @@ def rewrite(path: Path, target: Path, change: Any = None, **metadata: str | None
 
 # ---------------------------------------------------------------- round trip
 
+
 def test_round_trip(bundle: Path) -> None:
     net, back = tiny_network(), sl.load(bundle, fold=False)
     assert np.array_equal(back(x()), net(x()))
     assert graph_dict(back) == json.loads(json.dumps(graph_dict(net)))
     assert back.fingerprint == net.fingerprint
-    assert (back.labels, back.preprocess, back.name, dict(back.aliases)) == (net.labels, net.preprocess, net.name, dict(net.aliases))
+    assert (back.labels, back.preprocess, back.name, dict(back.aliases)) == (
+        net.labels,
+        net.preprocess,
+        net.name,
+        dict(net.aliases),
+    )
     assert repr(back.layers) == repr(net.layers)
 
 
@@ -119,11 +126,12 @@ def test_saving_over_a_file_that_is_in_use(tmp_path: Path) -> None:
 
 
 def test_save_where_there_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="the folder .* does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
         tiny_network().save(tmp_path / "none" / "n.safetensors")
 
 
 # ---------------------------------------------------------------- damage
+
 
 def test_truncated_anywhere(bundle: Path, tmp_path: Path) -> None:
     whole, path = bundle.read_bytes(), tmp_path / "cut.safetensors"
@@ -144,12 +152,18 @@ def test_flipped_bits(bundle: Path, tmp_path: Path) -> None:
         damaged = bytearray(whole)
         damaged[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
-        if damaged[8:start].rstrip() == whole[8:start].rstrip() and damaged[:8] == whole[:8] and damaged[start:] == whole[start:]:
-            continue                                  # a space of the padding
+        if (
+            damaged[8:start].rstrip() == whole[8:start].rstrip()
+            and damaged[:8] == whole[:8]
+            and damaged[start:] == whole[start:]
+        ):
+            continue  # a space of the padding
         with pytest.raises(CLEAN, match=r"flipped.safetensors") as caught:
             sl.load(path)
         if place >= start:
-            assert "do not match the SHA-256 in the file: it was damaged or changed; copy or export it again" in str(caught.value)
+            assert "do not match the SHA-256 in the file: it was damaged or changed; copy or export it again" in str(
+                caught.value
+            )
 
 
 def test_flipped_bits_without_verification(bundle: Path, tmp_path: Path) -> None:
@@ -196,6 +210,7 @@ def test_folders_and_other_tensor_files(bundle: Path, tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- hostile graphs
 
+
 def node(graph: dict, name: str) -> dict:
     return next(item for item in graph["nodes"] if item["name"] == name)
 
@@ -211,10 +226,16 @@ HOSTILE = {
     "not an object": (lambda g: [1], "the graph must be an object, not list"),
     "no nodes": (lambda g: g.pop("nodes"), "lacks 'nodes'|must be an object"),
     "unknown entry": (lambda g: g.update(code="import os"), "the graph has the unknown entry 'code'"),
-    "unknown node entry": (lambda g: g["nodes"][0].update(hook="x"), "node 0 of the graph has the unknown entry 'hook'"),
+    "unknown node entry": (
+        lambda g: g["nodes"][0].update(hook="x"),
+        "node 0 of the graph has the unknown entry 'hook'",
+    ),
     "nodes a map": (lambda g: g.update(nodes={}), "the graph's nodes must be a list"),
-    "too many nodes": (lambda g: g.update(nodes=[0] * 100_001), "must be a list of at most 100,000 entries"),
-    "name a number": (lambda g: g["nodes"][0].update(name=5), "the name of node 0 of the graph must be a printable text"),
+    "too many nodes": (lambda g: g.update(nodes=[0] * 10_001), "must be a list of at most 10,000 entries"),
+    "name a number": (
+        lambda g: g["nodes"][0].update(name=5),
+        "the name of node 0 of the graph must be a printable text",
+    ),
     "a very long name": (lambda g: g["nodes"][0].update(name="x" * 5000), "1 to 1024 characters"),
     "inputs a text": (lambda g: g["nodes"][0].update(inputs="input"), "the inputs of node 'conv1' must be a list"),
     "params a list": (lambda g: g["nodes"][0].update(params=["w"]), "the params of node 'conv1' must be an object"),
@@ -225,8 +246,14 @@ HOSTILE = {
     "very deep": (lambda g: g.update(labels=deep(900)), "nested deeper than 8 levels|not valid JSON"),
     "a cycle": (lambda g: node(g, "conv1").update(inputs=["fc"]), "its input 'fc' is not the name of an earlier node"),
     "unknown operation": (lambda g: node(g, "relu1").update(op="eval"), "node 'relu1': operation 'eval' is not known"),
-    "other weights": (lambda g: node(g, "conv1")["params"].update(weight="fc.weight"), "node 'conv1' .conv2d.: its weight must be"),
-    "missing weights": (lambda g: node(g, "conv1")["params"].update(weight="w"), "is not among the network's parameters"),
+    "other weights": (
+        lambda g: node(g, "conv1")["params"].update(weight="fc.weight"),
+        "node 'conv1' .conv2d.: its weight must be",
+    ),
+    "missing weights": (
+        lambda g: node(g, "conv1")["params"].update(weight="w"),
+        "is not among the network's parameters",
+    ),
     "huge input": (lambda g: g["input"].update(shape=[3, 2**24, 2**24]), "too large"),
     "negative input": (lambda g: g["input"].update(shape=[3, -1, 5]), "the input shape must be"),
     "output elsewhere": (lambda g: g.update(output="nowhere"), "the output 'nowhere' is not the name of a node"),
@@ -234,8 +261,14 @@ HOSTILE = {
     "wrong labels": (lambda g: g.update(labels=["a"]), "1 labels are given"),
     "preprocess a text": (lambda g: g.update(preprocess="resize"), "preprocess must be an object"),
     "preprocess unknown": (lambda g: g["preprocess"].update(run="x"), "preprocess: 'run' is not known"),
-    "preprocess size": (lambda g: g["preprocess"].update(size=[2**40, 1]), "preprocess: size and short must be whole numbers"),
-    "preprocess std": (lambda g: g["preprocess"].update(std=[0, 1, 1]), "preprocess: std must be 3 finite positive numbers"),
+    "preprocess size": (
+        lambda g: g["preprocess"].update(size=[2**40, 1]),
+        "preprocess: size and short must be whole numbers",
+    ),
+    "preprocess std": (
+        lambda g: g["preprocess"].update(std=[0, 1, 1]),
+        "preprocess: std must be 3 finite positive numbers",
+    ),
     "alias of nothing": (lambda g: g["aliases"].update(a="b"), "alias 'a' stands for 'b'"),
     "folded a list": (lambda g: g.update(folded=[]), "the graph's folded names must be an object"),
 }
@@ -244,7 +277,11 @@ HOSTILE = {
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_graphs(bundle: Path, tmp_path: Path, case: str) -> None:
     change, text = HOSTILE[case]
-    path = rewrite(bundle, tmp_path / "hostile.safetensors", lambda g: (lambda r: r if isinstance(r, list) and case == "not an object" else None)(change(g)))
+    path = rewrite(
+        bundle,
+        tmp_path / "hostile.safetensors",
+        lambda g: (lambda r: r if isinstance(r, list) and case == "not an object" else None)(change(g)),
+    )
     with pytest.raises(CLEAN, match=f"hostile.safetensors: .*({text})"):
         sl.load(path, verify=False)
     with pytest.raises(sl.ModelFileError, match="do not match the SHA-256"):
@@ -253,15 +290,34 @@ def test_hostile_graphs(bundle: Path, tmp_path: Path, case: str) -> None:
 
 def test_metadata(bundle: Path, tmp_path: Path) -> None:
     target = tmp_path / "m.safetensors"
-    for changes, text in (({"version": "2"}, "bundle version '2', this package reads version '1'; update"), ({"graph": None}, "the bundle holds no graph"),
-                          ({"sha256": None}, "the bundle holds no SHA-256"), ({"sha256": "0" * 64}, "do not match the SHA-256"),
-                          ({"graph": '{"a": 1, "a": 2}', "sha256": "0"}, "do not match"), ({"version": None}, "bundle version 'none'")):
+    for changes, text in (
+        ({"version": "2"}, "bundle version '2', this package reads version '1'; update"),
+        ({"graph": None}, "the bundle holds no graph"),
+        ({"sha256": None}, "the bundle holds no SHA-256"),
+        ({"sha256": "0" * 64}, "do not match the SHA-256"),
+        ({"graph": '{"a": 1, "a": 2}', "sha256": "0"}, "do not match"),
+        ({"version": None}, "bundle version 'none'"),
+    ):
         with pytest.raises(sl.ModelFileError, match=text):
             sl.load(rewrite(bundle, target, **changes))
     assert sl.load(rewrite(bundle, target, sha256=None), verify=False).name == "tiny"
 
 
-BAD_TEXT = ["", "{", "[]", "null", "NaN", '{"a": 1, "a": 2}', '{"input": NaN}', "[" * 100_000, '"' + "x" * 100, "1" * 5000, '{"nodes": ' + "1" * 5000 + "}", "\ud800", "\0"]
+BAD_TEXT = [
+    "",
+    "{",
+    "[]",
+    "null",
+    "NaN",
+    '{"a": 1, "a": 2}',
+    '{"input": NaN}',
+    "[" * 100_000,
+    '"' + "x" * 100,
+    "1" * 5000,
+    '{"nodes": ' + "1" * 5000 + "}",
+    "\ud800",
+    "\0",
+]
 
 
 @pytest.mark.parametrize("text", BAD_TEXT, ids=[f"{i}" for i in range(len(BAD_TEXT))])
@@ -270,17 +326,22 @@ def test_graph_texts(text: str) -> None:
         parse_graph(text)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=12)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 @settings(max_examples=200)
-@given(st.text() | JSON.map(json.dumps) | JSON.map(lambda v: json.dumps({"input": {"shape": v}, "output": v, "nodes": [v], "name": v})))
+@given(
+    st.text()
+    | JSON.map(json.dumps)
+    | JSON.map(lambda v: json.dumps({"input": {"shape": v}, "output": v, "nodes": [v], "name": v}))
+)
 def test_any_text_is_a_graph_or_a_clean_error(text: str) -> None:
-    try:
+    with contextlib.suppress(sl.ModelFileError):
         parse_graph(text)
-    except sl.ModelFileError:
-        pass
 
 
 def spots(value: Any, path: tuple = ()) -> list[tuple]:
@@ -309,24 +370,72 @@ def edit(tree: Any, path: tuple, kind: str, value: Any) -> None:
         tree[str(value)[:20]] = tree[path[-1]]
 
 
-NEAR = st.sampled_from(["input", "conv1", "fc", "relu", "conv2d", "same", "fc.weight", "output", 0, 1, -1, 2, 3, 6, 13, 2**24, 2**31, 2**63, True, None, [], [1, 1],
-                        [0, 0], [1, 1, 1, 1], {}, 1e-5, 1e39, "batch_norm", "flatten", "add", ["relu1", "relu1"]])
+NEAR = st.sampled_from(
+    [
+        "input",
+        "conv1",
+        "fc",
+        "relu",
+        "conv2d",
+        "same",
+        "fc.weight",
+        "output",
+        0,
+        1,
+        -1,
+        2,
+        3,
+        6,
+        13,
+        2**24,
+        2**31,
+        2**63,
+        True,
+        None,
+        [],
+        [1, 1],
+        [0, 0],
+        [1, 1, 1, 1],
+        {},
+        1e-5,
+        1e39,
+        "batch_norm",
+        "flatten",
+        "add",
+        ["relu1", "relu1"],
+    ]
+)
 
 
 @settings(max_examples=300)
-@given(st.lists(st.tuples(st.sampled_from(SPOTS), st.sampled_from(["replace", "remove", "double"]), NEAR | JSON), min_size=1, max_size=3))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(SPOTS), st.sampled_from(["replace", "remove", "double"]), NEAR | JSON),
+        min_size=1,
+        max_size=3,
+    )
+)
 def test_edited_graphs_run_or_give_a_clean_error(edits: list) -> None:
     tree = copy.deepcopy(TREE)
     for path, kind, value in edits:
         try:
             edit(tree, path, kind, value)
-        except (KeyError, IndexError, TypeError):     # an earlier edit took the place away
+        except (KeyError, IndexError, TypeError):  # an earlier edit took the place away
             continue
     params = {key: np.array(array) for key, array in tiny_network().params.items()}
     try:
         graph = parse_graph(json.dumps(tree))
-        net = Network(graph.nodes, params, input_shape=graph.input_shape, output=graph.output, name=graph.name, aliases=graph.aliases, folded=graph.folded,
-                      preprocess=graph.preprocess, labels=graph.labels)
+        net = Network(
+            graph.nodes,
+            params,
+            input_shape=graph.input_shape,
+            output=graph.output,
+            name=graph.name,
+            aliases=graph.aliases,
+            folded=graph.folded,
+            preprocess=graph.preprocess,
+            labels=graph.labels,
+        )
     except CLEAN:
         return
     if net.values_per_sample() < 1_000_000 and None not in net.input_shape:

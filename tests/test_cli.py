@@ -16,8 +16,9 @@ from PIL import Image
 from small_database import HOSTILE, LAYERS, WORDS, database, encoder, pictures, vectors
 
 import semanticlens
-from semanticlens import ConceptDB, Network, _commands, cli
+from semanticlens import ConceptDB, Network, cli
 from semanticlens._errors import DataError, MismatchError
+from semanticlens.cli import commands
 from semanticlens.nn.graph import Node
 from semanticlens.nn.preprocess import Preprocess
 
@@ -320,15 +321,15 @@ def test_unforeseen_errors_say_so(here: Path, monkeypatch: pytest.MonkeyPatch, c
     def fail(options: object) -> None:
         raise RuntimeError("one\n\x1b[31mtwo")
 
-    monkeypatch.setattr(_commands, "scores", fail)
+    monkeypatch.setattr(commands, "scores", fail)
     line = fails(capsys, "scores", "small.sldb")
     assert line == "semanticlens: RuntimeError: one \\x1b[31mtwo (unexpected; --traceback shows where)\n"
-    monkeypatch.setattr(_commands, "scores", lambda options: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(commands, "scores", lambda options: (_ for _ in ()).throw(MemoryError()))
     assert "not enough memory" in fails(capsys, "scores", "small.sldb")
 
 
 def test_no_control_characters_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _commands.printable("a\x1b]0;x\x07\u202eb\tc\nд") == "a\\x1b]0;x\\x07\\u202eb\tc\nд"
+    assert commands.printable("a\x1b]0;x\x07\u202eb\tc\nд") == "a\\x1b]0;x\\x07\\u202eb\tc\nд"
 
 
 def test_a_closed_pipe_is_no_error(place: Path) -> None:
@@ -403,7 +404,7 @@ def test_an_interruption_with_nothing_kept_promises_nothing(
     def stop(options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_commands, "search", stop)
+    monkeypatch.setattr(commands, "search", stop)
     assert fails(capsys, "search", "small.sldb", "red", code=130) == "semanticlens: interrupted\n"
 
 

@@ -42,7 +42,12 @@ def test_channels() -> None:
     assert grey(image).shape == (1, 5, 5)
     assert np.allclose(grey(image)[0], (np.asarray(image.convert("L")) / 255 - 0.5) / 2, atol=1e-6)
     for mode in ("RGBA", "L", "P", "CMYK", "1", "LA"):
-        assert np.array_equal(Preprocess(**settings)(image.convert("RGB").convert("L").convert(mode) if mode in ("L", "1", "LA") else image.convert(mode)).shape, (3, 5, 5))
+        assert np.array_equal(
+            Preprocess(**settings)(
+                image.convert("RGB").convert("L").convert(mode) if mode in ("L", "1", "LA") else image.convert(mode)
+            ).shape,
+            (3, 5, 5),
+        )
 
 
 def test_arrays_are_pictures() -> None:
@@ -60,29 +65,36 @@ def test_the_picture_that_the_network_sees() -> None:
 
 
 def test_settings_survive_json() -> None:
-    for prepare in (Preprocess(), Preprocess((7, 9), "stretch", None, "bicubic", "BGR", 1.0, (1, 2, 3), (4, 5, 6)), Preprocess((5, 5), mode="L", mean=(0.5,), std=(0.5,), short=6)):
+    for prepare in (
+        Preprocess(),
+        Preprocess((7, 9), "stretch", None, "bicubic", "BGR", 1.0, (1, 2, 3), (4, 5, 6)),
+        Preprocess((5, 5), mode="L", mean=(0.5,), std=(0.5,), short=6),
+    ):
         assert Preprocess.from_dict(json.loads(json.dumps(prepare.to_dict()))) == prepare
         assert hash(Preprocess.from_dict(prepare.to_dict())) == hash(prepare)
     assert "short side to 224, centre crop, bilinear" in str(Preprocess())
 
 
-@pytest.mark.parametrize(("change", "text"), [
-    ({"resize": "fit"}, "resize must be one of crop, stretch, none, not 'fit'"),
-    ({"interpolation": "lanczos"}, "interpolation must be one of"),
-    ({"mode": []}, "mode must be one of"),
-    ({"size": (0, 5)}, "size and short must be whole numbers from 1"),
-    ({"size": (5.0, 5)}, "size and short"),
-    ({"size": 224}, "size and short"),
-    ({"short": 100}, "short=100 must be at least the larger of size"),
-    ({"short": True}, "size and short"),
-    ({"scale": 0.0}, "scale must be 1 finite positive number"),
-    ({"scale": float("inf")}, "scale"),
-    ({"mean": (0.5,)}, "mean must be 3 finite numbers"),
-    ({"mean": (0.5, float("nan"), 0.5)}, "mean must be 3 finite numbers"),
-    ({"std": (1.0, 0.0, 1.0)}, "std must be 3 finite positive numbers"),
-    ({"std": "abc"}, "std must be"),
-    ({"mode": "L"}, "mean must be 1 finite number,"),
-])
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"resize": "fit"}, "resize must be one of crop, stretch, none, not 'fit'"),
+        ({"interpolation": "lanczos"}, "interpolation must be one of"),
+        ({"mode": []}, "mode must be one of"),
+        ({"size": (0, 5)}, "size and short must be whole numbers from 1"),
+        ({"size": (5.0, 5)}, "size and short"),
+        ({"size": 224}, "size and short"),
+        ({"short": 100}, "short=100 must be at least the larger of size"),
+        ({"short": True}, "size and short"),
+        ({"scale": 0.0}, "scale must be 1 finite positive number"),
+        ({"scale": float("inf")}, "scale"),
+        ({"mean": (0.5,)}, "mean must be 3 finite numbers"),
+        ({"mean": (0.5, float("nan"), 0.5)}, "mean must be 3 finite numbers"),
+        ({"std": (1.0, 0.0, 1.0)}, "std must be 3 finite positive numbers"),
+        ({"std": "abc"}, "std must be"),
+        ({"mode": "L"}, "mean must be 1 finite number,"),
+    ],
+)
 def test_wrong_settings(change: dict, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         Preprocess(**change)
@@ -90,14 +102,17 @@ def test_wrong_settings(change: dict, text: str) -> None:
         Preprocess.from_dict({**Preprocess().to_dict(), **change})
 
 
-@pytest.mark.parametrize(("image", "text"), [
-    (np.zeros((4, 4, 3)), "uint8 array .* not float64 of shape"),
-    (np.zeros((4, 4, 2), np.uint8), "not uint8 of shape"),
-    (np.zeros((0, 4, 3), np.uint8), "not uint8 of shape"),
-    (np.zeros((3,), np.uint8), "not uint8 of shape"),
-    ("picture.png", "a picture must be a PIL image"),
-    (Image.new("RGB", (0, 5)), "the picture is empty"),
-])
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        (np.zeros((4, 4, 3)), "uint8 array .* not float64 of shape"),
+        (np.zeros((4, 4, 2), np.uint8), "not uint8 of shape"),
+        (np.zeros((0, 4, 3), np.uint8), "not uint8 of shape"),
+        (np.zeros((3,), np.uint8), "not uint8 of shape"),
+        ("picture.png", "a picture must be a PIL image"),
+        (Image.new("RGB", (0, 5)), "the picture is empty"),
+    ],
+)
 def test_wrong_pictures(image: object, text: str) -> None:
     with pytest.raises(sl.DataError, match=text):
         Preprocess()(image)  # type: ignore[arg-type]
@@ -130,11 +145,20 @@ def test_extreme_shapes() -> None:
 def test_equals_torchvision(interpolation: str, size: tuple[int, int], short: int) -> None:
     transforms = pytest.importorskip("torchvision.transforms")
     mode = transforms.InterpolationMode(interpolation)
-    theirs = transforms.Compose([transforms.Resize(short, mode), transforms.CenterCrop(size), transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(short, mode),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
     ours = Preprocess(size=size, short=short, interpolation=interpolation, mean=MEAN, std=STD)  # type: ignore[arg-type]
     for i, shape in enumerate([(300, 200), (200, 301), (257, 255), (256, 256), (97, 511), (640, 427), (33, 34)]):
         image = picture(*shape, seed=i)
         assert np.abs(ours(image) - theirs(image).numpy()).max() < 1e-5, shape
-    stretch = transforms.Compose([transforms.Resize(size, mode), transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    stretch = transforms.Compose(
+        [transforms.Resize(size, mode), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    )
     ours = Preprocess(size=size, resize="stretch", interpolation=interpolation, mean=MEAN, std=STD)  # type: ignore[arg-type]
     assert np.abs(ours(picture(301, 77)) - stretch(picture(301, 77)).numpy()).max() < 1e-5

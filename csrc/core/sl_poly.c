@@ -114,7 +114,7 @@ squared_distance(const double *c, ptrdiff_t ld, ptrdiff_t i, ptrdiff_t j)
 
 /* Greedy k-means++; fewer than h centres if there are fewer different rows.  labels[i] = nearest centre, the first on ties. */
 static void
-start(const poly_work *w, ptrdiff_t n, ptrdiff_t ld, const sl_poly_options *o, int restart)
+start(const poly_work *w, ptrdiff_t n, ptrdiff_t ld, const sl_poly_options *o, double scatter, int restart)
 {
     const int trials = 2 + (int)log((double)o->n_clusters);
     ptrdiff_t at = (ptrdiff_t)(uniform(o->seed, restart, 0) * (double)n);
@@ -148,7 +148,7 @@ start(const poly_work *w, ptrdiff_t n, ptrdiff_t ld, const sl_poly_options *o, i
                 const double distance = squared_distance(w->centred, ld, i, candidate);
                 reached += distance < w->nearest[i] ? distance : w->nearest[i];
             }
-            if (reached < best_total) {
+            if (reached < best_total - 1e-12 * scatter) { /* two rows that are each other's nearest tie */
                 best_total = reached;
                 at = candidate;
             }
@@ -256,7 +256,7 @@ cluster(const poly_work *w, ptrdiff_t n, ptrdiff_t ld, const sl_poly_options *o,
     double best = (double)INFINITY;
 
     for (int restart = 0; restart < o->n_init; restart++) {
-        start(w, n, ld, o, restart);
+        start(w, n, ld, o, scatter, restart);
         for (int step = 0;; step++) {
             group(w, w->centred, n, ld, w->labels, o->n_clusters, loops);
             if (step == o->max_iter || !assign(w, n, ld, o->n_clusters, scatter)) {

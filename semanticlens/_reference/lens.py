@@ -76,6 +76,7 @@ def _distances(rows: F64, centres: F64) -> F64:
 def _first_centres(rows: F64, n_clusters: int, seed: int, restart: int) -> list[int]:
     """Greedy k-means++: each centre is the best of 2 + floor(ln h) draws with probability proportional to the squared distance."""
     n, draw = len(rows), 1
+    scatter = ((rows - rows.mean(axis=0)) ** 2).sum()
     chosen = [min(int(uniform(seed, restart, 0) * n), n - 1)]
     nearest = _distances(rows, rows[chosen])[:, 0]
     while len(chosen) < n_clusters and nearest.sum() > 0:
@@ -85,7 +86,7 @@ def _first_centres(rows: F64, n_clusters: int, seed: int, restart: int) -> list[
             draw += 1
             at = min(int(np.searchsorted(np.cumsum(nearest), target, side="right")), n - 1)
             total = np.minimum(nearest, _distances(rows, rows[[at]])[:, 0]).sum()
-            if total < best_total:
+            if total < best_total - 1e-12 * scatter:
                 best, best_total = at, total
         chosen.append(best)
         nearest = np.minimum(nearest, _distances(rows, rows[[best]])[:, 0])

@@ -179,7 +179,7 @@ def _summary(found: Exploration, findings: Findings) -> Any:
         "Texts were compared with the pictures that activate each component most; nobody told the program what the network had learned.",
         f"Asked for what should not matter ({', '.join(DISTRACTIONS)}), component {suspect.hit.component} answers to "
         f"“{suspect.description}” (cosine {suspect.hit.score:.2f}) and fires for the class “{effect.blamed}”. "
-        f"Adding one to {effect.n} other pictures changes the share called “{effect.blamed}” from {effect.without:.1%} to {effect.with_it:.1%}.",
+        f"Adding one to {effect.n} other pictures changes the share called so from {effect.without:.1%} to {effect.with_it:.1%}.",
         f"Labels are not causes. {_moral(findings)}",
         f"Against the known truth, {right} of {len(findings.clear)} components with a clear attribute have a right label "
         f"(at least {RIGHT:.0%} asked for).",

@@ -53,13 +53,15 @@ class Encoder(Protocol):
 
 def check_encoder(encoder: Any) -> Encoder:
     """``encoder`` itself, or TypeError naming the members it lacks."""
-    missing = [name for name in _MEMBERS if not hasattr(encoder, name)]
     if isinstance(encoder, str):
         raise TypeError(f"encoder={encoder!r} is a text: pass the encoder itself, for example semanticlens.encoders.load({encoder!r})")
-    if missing or isinstance(encoder, type):
+    if isinstance(encoder, type):
+        raise TypeError(f"encoder={encoder.__name__} is a class: pass an instance of it")
+    missing = [name for name in _MEMBERS if not hasattr(encoder, name)]
+    if missing:
         raise TypeError(
-            f"encoder={encoder!r} is not an encoder: it lacks {', '.join(missing) or 'an instance (this is the class)'}; "
-            "see semanticlens.encoders.Encoder, and encoders.Callable to wrap functions"
+            f"encoder={encoder!r:.80} is not an encoder: it lacks {', '.join(missing)}; see semanticlens.encoders.Encoder, "
+            "and encoders.Callable to wrap functions"
         )
     return encoder  # type: ignore[no-any-return]
 

@@ -169,10 +169,7 @@ class SearchResult(Sequence[Hit]):
         if self._pictures is not None:
             headers.append("examples")
             for row, hit in zip(rows, self.hits, strict=True):
-                found = [self._pictures(int(i)) for i in hit.ids[:6]]
-                row.append(
-                    html.Html("".join(f'<img src="{html.escape(html.image_uri(p))}" height="48" alt="">' for p in found if p is not None))
-                )
+                row.append(html.strip([self._pictures(int(i)) for i in hit.ids[:6]], size=48))
         return _html_table(headers, rows, "Search")
 
 

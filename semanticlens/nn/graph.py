@@ -22,7 +22,7 @@ from semanticlens.nn.ops import Op
 from semanticlens.nn.shapes import Attrs, Shape
 
 INPUT, OUTPUT = "input", "output"
-MAX_NODES = 100_000
+MAX_NODES = 10_000
 MAX_NAME = 1024  # characters
 MAX_VALUES = 1 << 31  # values of one node for one sample: 8 GiB
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import overload
 
 from semanticlens._errors import LayerNotFoundError
 
-__all__ = ["LayerInfo", "Layers", "escape", "shape_text"]
+__all__ = ["LayerInfo", "Layers", "shape_text"]
 
 
 def shape_text(shape: Sequence[int | None]) -> str:
@@ -98,6 +97,15 @@ class Layers(Sequence[LayerInfo]):
         return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{title}</th>" for title in ("name", "op", "shape", "parameters", "also"))
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._table())
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        from semanticlens.plot import html
+
+        return str(html.fragment(self._html_table()))
+
+    def _html_table(self) -> str:
+        """The bare table, to be put into a fragment."""
+        from semanticlens.plot import html
+
+        rows = [
+            [html.code(row.name), row.op, shape_text(row.shape), row.n_params or None, ", ".join(row.aliases)] for row in self._rows
+        ]
+        return html.table(("name", "op", "shape", "parameters", "also"), rows, style=False)

@@ -31,7 +31,7 @@ from semanticlens.nn.graph import (
     check_values,
 )
 from semanticlens.nn.layers import LayerInfo, Layers, shape_text
-from semanticlens.nn.plan import Plan, compile_plan
+from semanticlens.nn.plan import Plan, Scratch, compile_plan
 from semanticlens.nn.preprocess import Preprocess
 
 __all__ = ["Network", "Node"]
@@ -120,6 +120,7 @@ class Network:
         self._lock = threading.Lock()
         self._plans: dict[tuple[frozenset[str], tuple[int, ...]], Plan] = {}
         self._prepared = prepared
+        self._scratch = Scratch()
         self._arrays_hash = arrays_hash
         self._fingerprint: str | None = None
 
@@ -317,7 +318,7 @@ class Network:
         targets = {name: self.resolve(name) for name in names}
         threads = resolve_threads(n_threads)
         batch = self._check_input(x)
-        values = self._plan(frozenset(targets.values()), batch.shape[1:]).execute(batch, threads)
+        values = self._plan(frozenset(targets.values()), batch.shape[1:]).execute(batch, threads, self._scratch)
         return {name: values[target] for name, target in targets.items()}
 
     def stream(
@@ -426,9 +427,9 @@ class Network:
         )
 
     def _repr_html_(self) -> str:
-        from semanticlens.nn.layers import escape
+        from semanticlens.plot import html
 
-        return f"<p><b>{escape(repr(self))}</b></p>{self.layers._repr_html_()}"
+        return str(html.fragment(html.title(repr(self)), self.layers._html_table()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (

@@ -200,13 +200,31 @@ def _conv2d(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F
     )
 
 
+class _DensePack:
+    """Packed weights, made when a call first has rows enough to profit; two threads may both make them, with equal result."""
+
+    ROWS = 8
+
+    def __init__(self, weight: F32) -> None:
+        self._weight = weight
+        self._packed: F32 | None = None
+
+    def get(self, rows: int) -> F32 | None:
+        if rows < self.ROWS:
+            return None
+        if self._packed is None:
+            self._packed = kernels.pack_dense(self._weight)
+        return self._packed
+
+
 def _dense(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+    x = xs[0]
     return kernels.dense(
-        xs[0],
+        x,
         call.params["weight"],
         call.params.get("bias"),
         activation=call.activation,
-        packed=call.prepared,
+        packed=call.prepared.get(x.size // x.shape[-1]),
         out=out,
         n_threads=n_threads,
     )
@@ -373,7 +391,7 @@ for _op in (
         params=("weight",),
         optional=("bias",),
         fuses_activation=True,
-        prepare=lambda params, attrs: kernels.pack_dense(params["weight"]),
+        prepare=lambda params, attrs: _DensePack(params["weight"]),
     ),
     Op(
         "batch_norm",

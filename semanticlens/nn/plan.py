@@ -1,16 +1,17 @@
 """What is computed for a set of records, in which order and into which memory: decided once, then run for any batch.
 
 A plan keeps the nodes that the records need, merges convolution (or dense) + residual addition + activation into one
-kernel call where the values between are not recorded, writes elementwise results over inputs that die, and hands a
-dead value's memory to one of the next steps that needs as much. What no later step needs is released at once.
-Recorded values and the caller's input are never written over.
+kernel call where the values between are not recorded, and writes elementwise results over inputs that die.  All other
+values between input and records share one block of memory, laid out so that a place is used again as soon as no later
+step needs what it holds; recorded values get arrays of their own, and the caller's input is never written.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,31 @@ from semanticlens.nn.shapes import Attrs
 F32 = NDArray[np.float32]
 Prepare = Callable[[Checked], Any]
 
-_NEW, _REUSE, _INPLACE, _OWN = range(4)
-_WINDOW = 2  # steps a dead buffer may wait for its next use
-_SLACK = 1.25  # and how much larger than needed it may be
+_BLOCK, _FRESH, _INPLACE, _OWN = range(4)
+_ALIGN = 16  # floats: 64 bytes
+KEPT_BYTES = 256 << 20  # of working memory a network keeps for its next run
+
+
+class Scratch:
+    """Working memory kept from run to run, because fresh memory costs a page fault every 4 kB; safe to share by threads."""
+
+    def __init__(self) -> None:
+        self._blocks: list[F32] = []
+
+    def take(self, count: int) -> F32:
+        """``count`` floats that begin at a multiple of 64 bytes, with any contents."""
+        try:
+            block = self._blocks.pop()
+        except IndexError:
+            block = np.empty(0, np.float32)
+        if block.size < count + _ALIGN:
+            block = np.empty(count + _ALIGN, np.float32)
+        return block
+
+    def give(self, block: F32) -> None:
+        """Keep a block for later, or let it go where that would be too much."""
+        if block.nbytes + sum(kept.nbytes for kept in tuple(self._blocks)) <= KEPT_BYTES:
+            self._blocks.append(block)
 
 
 @dataclass(frozen=True)
@@ -39,11 +62,11 @@ class Step:
     inputs: tuple[int, ...]
     output: int
     shape: tuple[int, ...]
-    memory: int  # _NEW, _REUSE, _INPLACE, or _OWN where the operation allocates or gives a view
-    source: int  # the value (_REUSE) or the position among the inputs (_INPLACE) that gives the memory
+    size: int
+    memory: int  # _BLOCK, _FRESH for records, _INPLACE, or _OWN where the operation allocates or gives a view
+    place: int  # the offset (_BLOCK) per sample, or the position among the inputs (_INPLACE)
     view: bool
     forget: tuple[int, ...]  # values nobody needs after this step
-    release: tuple[int, ...]  # and the memory to give back
 
 
 @dataclass(frozen=True)
@@ -53,35 +76,33 @@ class Plan:
     steps: tuple[Step, ...]
     records: Mapping[str, int]
     copies: frozenset[str]
+    block: int  # floats of working memory per sample
 
-    def execute(self, x: F32, n_threads: int) -> dict[str, F32]:
+    def execute(self, x: F32, n_threads: int, scratch: Scratch) -> dict[str, F32]:
         """Run on a checked batch; returns the recorded values by node name."""
         batch = x.shape[0]
+        base = scratch.take(batch * self.block)
+        start = -base.ctypes.data % (4 * _ALIGN) // 4
+        block = base[start : start + batch * self.block]
         values: list[Any] = [None] * (len(self.steps) + 1)
-        memory: list[Any] = [None] * (len(self.steps) + 1)
         values[0] = x
         for step in self.steps:
             xs: Any = [values[i] for i in step.inputs]
             out: Any = None
-            if step.memory == _NEW:
+            if step.memory == _BLOCK:
+                out = block[batch * step.place : batch * (step.place + step.size)].reshape(batch, *step.shape)
+            elif step.memory == _FRESH:
                 out = np.empty((batch, *step.shape), np.float32)
-                memory[step.output] = out
-            elif step.memory == _REUSE:
-                memory[step.output], memory[step.source] = memory[step.source], None
-                out = memory[step.output].reshape(-1)[: batch * math.prod(step.shape)].reshape(batch, *step.shape)
             elif step.memory == _INPLACE:
-                out = xs[step.source]
+                out = xs[step.place]
             y: Any = step.forward(step.call, xs, out, n_threads)
-            if y is not out:
-                y = _accept(step, y, xs, batch)
-                memory[step.output] = None if step.view else y
-            values[step.output] = y
+            values[step.output] = y if y is out else _accept(step, y, xs, batch)
             for i in step.forget:
                 values[i] = None
-            for i in step.release:
-                memory[i] = None
             xs = out = y = None  # no references into the next step
-        return {name: values[i].copy() if name in self.copies else values[i] for name, i in self.records.items()}
+        result = {name: values[i].copy() if name in self.copies else values[i] for name, i in self.records.items()}
+        scratch.give(base)
+        return result
 
 
 def _accept(step: Step, y: Any, xs: Sequence[F32], batch: int) -> F32:
@@ -140,38 +161,26 @@ def compile_plan(
     shapes: dict[str, Any] = {INPUT: input_shape, **{item.node.name: item.shape for item in graph}}
     number = {INPUT: 0, **{group.tail: i for i, group in enumerate(groups, 1)}}
     layout = _Layout(groups, number, shapes, records)
-    steps = []
-    for i, group in enumerate(groups, 1):
-        item = group.head
-        memory, source, forget, release = layout.place(i, group)
-        steps.append(
-            Step(
-                group.tail,
-                item.op.forward,
-                _call(item, group.activation, shapes, params, prepare),
-                tuple(number[name] for name in group.inputs),
-                i,
-                shapes[group.tail],
-                memory,
-                source,
-                item.op.view,
-                forget,
-                release,
-            )
+    places = [layout.place(i, group) for i, group in enumerate(groups, 1)]
+    offsets, block = layout.offsets()
+    steps = tuple(
+        Step(
+            name=group.tail,
+            forward=group.head.op.forward,
+            call=_call(group.head, group.activation, shapes, params, prepare),
+            inputs=tuple(number[name] for name in group.inputs),
+            output=i,
+            shape=shapes[group.tail],
+            size=layout.size[i],
+            memory=memory,
+            place=offsets[i] if memory == _BLOCK else place,
+            view=group.head.op.view,
+            forget=tuple(layout.dying[i]),
         )
-    order = [name for name in (INPUT, *(item.node.name for item in graph)) if name in records]
-    copies: set[str] = set()
-    seen = {0}
-    for name in order:
-        root = layout.root[number[name]]
-        if root in seen:
-            copies.add(name)
-        seen.add(root)
-    return Plan(
-        tuple(replace(step, release=tuple(v for v in step.release if v not in layout.taken)) for step in steps),
-        {name: number[name] for name in order},
-        frozenset(copies),
+        for i, (group, (memory, place)) in enumerate(zip(groups, places, strict=True), 1)
     )
+    wanted = {name: number[name] for name in (INPUT, *(item.node.name for item in graph)) if name in records}
+    return Plan(steps, wanted, layout.sharing(wanted), block)
 
 
 def _call(
@@ -263,30 +272,16 @@ class _Layout:
                 self.root[i] = self.root[number[group.inputs[0]]]
         self.members: list[list[int]] = [[] for _ in self.root]
         self.dying: list[list[int]] = [[] for _ in self.root]
-        self.pinned = {number[name] for name in records}
+        pinned = {number[name] for name in records}
         for value, root in enumerate(self.root):
             self.members[root].append(value)
-            if value not in self.pinned:
+            if value not in pinned:
                 self.dying[self.last[value]].append(value)
-        self.kept = {0} | {self.root[value] for value in self.pinned}
-        self.spare: list[tuple[int, int, int]] = []  # (size, value, step of death)
-        self.taken: set[int] = set()
+        self.kept = {0} | {self.root[value] for value in pinned}  # memory that outlives the run
+        self.shared: list[int] = []  # roots that live in the block
 
-    def place(self, i: int, group: _Group) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
-        """Memory of step i, then which values and whose memory are dead after it."""
-        memory, source = self._choose(i, group)
-        forget = tuple(self.dying[i])
-        release = tuple(
-            root
-            for root in sorted({self.root[value] for value in forget} - self.kept)
-            if all(self.last[v] <= i for v in self.members[root])
-        )
-        self.spare = [entry for entry in self.spare if i - entry[2] < _WINDOW] + [
-            (self.size[root], root, i) for root in release
-        ]
-        return memory, source, forget, release
-
-    def _choose(self, i: int, group: _Group) -> tuple[int, int]:
+    def place(self, i: int, group: _Group) -> tuple[int, int]:
+        """Kind of memory of step i, and the input it is taken from where it is that."""
         op: Op = group.head.op
         if op.view or not op.takes_out:
             return _OWN, 0
@@ -294,28 +289,21 @@ class _Layout:
             if self._may_overwrite(i, group, position):
                 self._join(i, self.root[self.number[group.inputs[position]]])
                 return _INPLACE, position
-        exact = self.root[i] in self.kept  # a recorded value brings no spare bytes along
-        fits = [entry for entry in self.spare if self.size[i] <= entry[0] <= (1.0 if exact else _SLACK) * self.size[i]]
-        if not fits:
-            return _NEW, 0
-        best = min(fits)
-        self.spare.remove(best)
-        self.taken.add(best[1])
-        self.size[i] = best[0]
-        return _REUSE, best[1]
+        if i in self.kept:
+            return _FRESH, 0
+        self.shared.append(i)
+        return _BLOCK, 0
 
     def _may_overwrite(self, i: int, group: _Group, position: int) -> bool:
         name = group.inputs[position]
         root = self.root[self.number[name]]
-        if (
-            root in self.kept
-            or self.shapes[name] != self.shapes[group.tail]
-            or any(self.last[v] > i for v in self.members[root])
-        ):
+        if root in self.kept or self.shapes[name] != self.shapes[group.tail]:
+            return False
+        if any(self.last[v] > i for v in self.members[root]):
             return False
         if any(self.root[self.number[other]] == root for k, other in enumerate(group.inputs) if k != position):
             return False
-        return self.root[i] not in self.kept or self.size[root] == self.size[i]
+        return i not in self.kept or root not in self.shared  # a record is not left in the block
 
     def _join(self, i: int, root: int) -> None:
         """The result of step i lives in the memory of ``root``; so do its views."""
@@ -325,3 +313,29 @@ class _Layout:
             self.root[value] = root
         self.members[root] += self.members[i]
         self.members[i] = []
+
+    def offsets(self) -> tuple[dict[int, int], int]:
+        """Offset of each shared root in the block, and the block's size.
+
+        Largest first, each at the lowest place that is free for as long as it lives.
+        """
+        placed: list[tuple[int, int, int, int]] = []  # (offset, end, first step, last step)
+        result: dict[int, int] = {}
+        for root in sorted(self.shared, key=lambda value: (-self.size[value], value)):
+            first, last = root, max(self.last[value] for value in self.members[root])
+            size, offset = -(-self.size[root] // _ALIGN) * _ALIGN, 0
+            for begin, end, birth, death in placed:  # by offset
+                if birth <= last and first <= death and begin < offset + size and offset < end:
+                    offset = end
+            insort(placed, (offset, offset + size, first, last))
+            result[root] = offset
+        return result, max((end for _, end, _, _ in placed), default=0)
+
+    def sharing(self, wanted: Mapping[str, int]) -> frozenset[str]:
+        """Records that share memory with the input or with an earlier record: they are copied."""
+        copies, seen = set(), {0}
+        for name, value in wanted.items():
+            if self.root[value] in seen:
+                copies.add(name)
+            seen.add(self.root[value])
+        return frozenset(copies)

@@ -36,6 +36,7 @@ __all__ = [
     "short_hash",
     "strip",
     "table",
+    "title",
 ]
 
 _NUMERIC = ' class="sl-num"'
@@ -105,6 +106,11 @@ def note(text: object) -> Html:
     return Html(f'<div class="sl-note">{escape(text)}</div>')
 
 
+def title(text: object) -> Html:
+    """A line above a table."""
+    return Html(f'<div class="sl-title">{escape(text)}</div>')
+
+
 def _is_number(cell: object) -> bool:
     return isinstance(cell, (int, float, np.integer, np.floating)) and not isinstance(cell, (bool, np.bool_))
 
@@ -155,8 +161,8 @@ def table(
 
     head = "".join(f'<th scope="col"{_NUMERIC if right[j] else ""}>{escape(text)}</th>' for j, text in enumerate(headers))
     lines = "".join(f"<tr>{''.join(cell(value, j) for j, value in enumerate(row))}</tr>" for row in body)
-    title = "" if caption is None else f"<caption>{escape(caption)}</caption>"
-    result = Html(f'<table class="sl-table">{title}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>')
+    above = "" if caption is None else f"<caption>{escape(caption)}</caption>"
+    result = Html(f'<table class="sl-table">{above}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>')
     if left_out:
         result = Html(result + note(f"{left_out} more rows are not shown"))
     return fragment(result) if style else result

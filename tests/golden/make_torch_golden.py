@@ -1,4 +1,4 @@
-"""Makes torch_export.npz: a small torch module that uses every operation the export translates, exported to a bundle, with what torch computes for it.
+"""Makes torch_export.npz: a small torch module that uses what the export translates, as a bundle and with torch's values.
 
     python tests/golden/make_torch_golden.py        (extra "peers"; the seed fixes everything)
 
@@ -47,8 +47,16 @@ class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor([0.4, 0.5, 0.6]).reshape(1, 3, 1, 1))
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, (4, 3), (2, 1), padding=(1, 2), bias=False), nn.BatchNorm2d(8, eps=1e-3), nn.ReLU6(inplace=True))
-        self.depthwise, self.bn, self.relu = nn.Conv2d(8, 8, 3, padding="same", dilation=2, groups=8), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, (4, 3), (2, 1), padding=(1, 2), bias=False),
+            nn.BatchNorm2d(8, eps=1e-3),
+            nn.ReLU6(inplace=True),
+        )
+        self.depthwise, self.bn, self.relu = (
+            nn.Conv2d(8, 8, 3, padding="same", dilation=2, groups=8),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
+        )
         self.squeeze = Squeeze(8)
         self.block = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Hardswish(), nn.Dropout(0.3), nn.Hardsigmoid(), nn.Identity())
         self.mixed, self.head = Mixed(), nn.Conv2d(27, 12, 1, groups=3)
@@ -69,7 +77,7 @@ def module() -> nn.Module:
     net = Small()
     with torch.no_grad():
         net.train()
-        for _ in range(5):                            # running statistics that are not 0 and 1
+        for _ in range(5):  # running statistics that are not 0 and 1
             net(torch.rand(8, 3, 21, 19))
     return net.eval()
 
@@ -106,8 +114,14 @@ def main() -> None:
         exported.save(Path(folder) / "small.safetensors")
         bundle = np.frombuffer((Path(folder) / "small.safetensors").read_bytes(), np.uint8)
     kept = values(net, x)
-    np.savez_compressed(TARGET, bundle=bundle, x=x.numpy(), torch=np.array(torch.__version__), output=kept["output"],
-                        **{f"value:{name}": kept[name] for name in RECORDED})
+    np.savez_compressed(
+        TARGET,
+        bundle=bundle,
+        x=x.numpy(),
+        torch=np.array(torch.__version__),
+        output=kept["output"],
+        **{f"value:{name}": kept[name] for name in RECORDED},
+    )
     print(f"{TARGET.name}: {TARGET.stat().st_size:,} bytes, torch {torch.__version__}")
 
 

@@ -1,134 +1,16 @@
-"""The command ``semanticlens``: arguments, messages and exit codes around what :mod:`semanticlens._commands` does.
-
-Results go to standard output, everything else to standard error; with ``--json`` standard output holds one JSON value and nothing more.
-Exit codes: 0 done, 1 something was wrong (one line says what), 2 wrong use of the command, 130 interrupted, 143 ended by a signal.
-"""
+"""Sub-commands and options of ``semanticlens``, with their help."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import signal
-import sys
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from semanticlens._version import __version__
 
-__all__ = ["main"]
+__all__ = ["PROG", "TRACEBACK", "parser"]
 
-TRACEBACK = "SEMANTICLENS_DEBUG_TRACEBACK"
 PROG = "semanticlens"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the program's name; None takes ``sys.argv``.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character must not end a long run
-    options = _parser().parse_args(arguments)
-    if options.command is None:
-        _parser().print_help()
-        return 0
-    try:
-        with _one_line_warnings(), _terminable():
-            code = _run(options)
-            sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # the reader (head, less) has had enough
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        _complain(f"interrupted{_resume_note(options)}")
-        return 130
-    except Exception as error:
-        if options.traceback or os.environ.get(TRACEBACK, "") not in ("", "0"):
-            raise
-        _complain(_message(error))
-        return 1
-
-
-def _run(options: argparse.Namespace) -> int:
-    from semanticlens import _commands, _kernels
-
-    with _kernels.num_threads(options.threads) if options.threads is not None else contextlib.nullcontext():
-        return int(getattr(_commands, options.command)(options) or 0)
-
-
-def _resume_note(options: argparse.Namespace) -> str:
-    """How to go on after an interruption, if there is something to go on from."""
-    from semanticlens._commands import state_files
-
-    kept = [str(path) for path in state_files(options) if path.exists()] if options.command == "build" else []
-    return f"; the state is kept in {' and '.join(kept)}: the same command continues from there" if kept else ""
-
-
-def _message(error: Exception) -> str:
-    """What went wrong in one line; for errors nobody foresaw also how to learn more."""
-    from semanticlens._errors import SemanticLensError
-
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    elif isinstance(error, MemoryError):
-        text = f"not enough memory{f': {error}' if str(error) else ''}; try a smaller --batch-size or fewer layers"
-    else:
-        text = str(error)
-    if not isinstance(error, (SemanticLensError, OSError, ValueError, TypeError, IndexError, MemoryError)):
-        text = f"{type(error).__name__}: {text} (unexpected; --traceback shows where)"
-    return text
-
-
-def _complain(text: str, kind: str = "error") -> None:
-    from semanticlens._commands import printable
-
-    line = printable(" ".join(text.split()))
-    with contextlib.suppress(OSError):
-        print(f"{PROG}: {line}" if kind == "error" else f"{PROG}: {kind}: {line}", file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _one_line_warnings() -> Iterator[None]:
-    """Show warnings as messages of the command, without the place in the source; those about the data always."""
-    from semanticlens._errors import ConceptWarning, SkippedDataWarning
-
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        _complain(str(message), "warning")
-
-    with warnings.catch_warnings():
-        for category in (SkippedDataWarning, ConceptWarning):
-            warnings.simplefilter("always", category)
-        warnings.showwarning = show
-        yield
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind like an interruption, so that a run writes its checkpoint before it ends with code 143."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> NoReturn:
-        raise SystemExit(143)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-# ---------------------------------------------------------------------- arguments
+TRACEBACK = "SEMANTICLENS_DEBUG_TRACEBACK"            # environment variable: 1 shows where an error arose
 
 
 def _threads(text: str) -> int:
@@ -164,18 +46,19 @@ def _whole(text: str, least: int) -> int:
 _Commands = Any  # argparse's own type is private
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    whole = argparse.ArgumentParser(
         prog=PROG,
         description="See, search, label and audit what a trained network has learned.",
         epilog="The usual order: info, build, then search, label, scores, report, card.  semanticlens COMMAND --help explains each.",
     )
-    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
-    parser.set_defaults(command=None, threads=None, traceback=False)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    whole.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    whole.set_defaults(command=None, threads=None, traceback=False)
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND")
     for add in (_add_info, _add_build, _add_search, _add_label, _add_scores, _add_report, _add_card, _add_demo):
         add(commands)
-    return parser
+    return whole
 
 
 def _command(commands: _Commands, name: str, summary: str, text: str, examples: str, *, json: bool) -> argparse.ArgumentParser:

@@ -97,6 +97,7 @@ def _encoder(name: str, db: ConceptDB | None = None) -> Encoder:
 
 def _open(options: argparse.Namespace, *, texts: bool) -> ConceptDB:
     """The database, with the encoder that was given; ``texts``: it must be able to encode texts."""
+    from semanticlens import encoders
     from semanticlens.lens.database import ConceptDB
 
     path = Path(options.db)
@@ -107,6 +108,8 @@ def _open(options: argparse.Namespace, *, texts: bool) -> ConceptDB:
         db.attach(_encoder(options.encoder, db))
     if texts and db.encoder is None:
         name = db.record["encoder"]["name"]
+        if name in encoders.BUILT_IN:
+            raise DataError(f"{path} was made with the built-in encoder {name!r} of another version of this package: build it again")
         raise DataError(
             f"{path} was made with encoder {name!r}, which is needed for texts: pass its vectors with --encoder FILE.npz"
         )
