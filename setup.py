@@ -30,6 +30,7 @@ TIER_FLAGS = {
 FLAGS = ["-std=c11", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wsign-conversion", "-Wstrict-prototypes", "-Wmissing-prototypes",
             "-Wcast-qual", "-Wundef", "-Wvla", "-Wformat=2", "-Wdouble-promotion"]
+SERIAL = ["-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-unused-variable", "-Wno-unused-but-set-variable"]   # used in pragmas only
 GLUE_WARNINGS = ["-Wno-missing-prototypes", "-Wno-cast-qual", "-Wno-undef"]   # CPython and NumPy headers
 
 
@@ -75,7 +76,7 @@ class BuildExt(build_ext):
     def _openmp_flags(self) -> list[str]:
         wanted = os.environ.get("SEMANTICLENS_OPENMP", "1")
         if wanted == "0":
-            return ["-Wno-unknown-pragmas"]
+            return SERIAL
         with tempfile.TemporaryDirectory() as folder:
             probe = Path(folder, "probe.c")
             probe.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
@@ -85,7 +86,7 @@ class BuildExt(build_ext):
             except Exception as error:
                 if wanted == "auto":
                     print("semanticlens: no OpenMP, building a serial extension", file=sys.stderr)
-                    return ["-Wno-unknown-pragmas"]
+                    return SERIAL
                 raise SystemExit("semanticlens: the C compiler cannot build OpenMP programs (install GCC, or set "
                                  "SEMANTICLENS_OPENMP=0 for a serial build)") from error
         return ["-fopenmp"]

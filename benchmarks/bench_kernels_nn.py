@@ -1,9 +1,11 @@
 """Convolutions and dense layers of VGG-16, ResNet-50 and MobileNetV2, and square products, against torch in the same run.
 
-Per layer shape: ours and torch's are timed in turn, the best of the repeats counts; per network the times are added up with the layers' counts.  With one thread the
-clock is the processor time of the calling thread, with more the wall clock.  `share` is the rate over the measured peak of multiply-adds.
+Per layer shape: ours and torch's are timed in turn, the best of the repeats counts; per network the times are added up with the
+layers' counts. With one thread the clock is the processor time of the calling thread, with more the wall clock. `share` is the
+rate over the measured peak of multiply-adds.
 
-    python benchmarks/bench_kernels_nn.py [--threads 1 2] [--networks vgg16 resnet50 mobilenet_v2] [--batch 1] [--repeats 7] [--layers] [--json FILE]
+    python benchmarks/bench_kernels_nn.py [--threads 1 2] [--networks vgg16 resnet50 mobilenet_v2] [--batch 1] [--repeats 7]
+                                          [--layers] [--json FILE]
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import argparse
 import json
 import platform
 import time
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+
 from semanticlens import _core, build_info
 from semanticlens._kernels import nn
 
@@ -63,7 +67,15 @@ def resnet50():
 
 def mobilenet_v2():
     layers, channels, size = [Conv(3, 224, 32, 3, 2, 1, "relu6", 1)], 32, 112
-    for expand, width, repeats, first in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)):
+    for expand, width, repeats, first in (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ):
         for block in range(repeats):
             stride, hidden = first if block == 0 else 1, channels * expand
             if expand > 1:
@@ -104,7 +116,13 @@ def prepare(layer, batch, threads, torch):
     b = rng.standard_normal(layer.outputs, np.float32)
     pad = layer.kernel // 2
     packed = nn.pack_conv2d(w, groups=layer.groups)
-    form = {"stride": (layer.stride,) * 2, "padding": (pad,) * 4, "groups": layer.groups, "activation": layer.activation, "packed": packed}
+    form = {
+        "stride": (layer.stride,) * 2,
+        "padding": (pad,) * 4,
+        "groups": layer.groups,
+        "activation": layer.activation,
+        "packed": packed,
+    }
     out = nn.conv2d(x, w, b, n_threads=threads, **form)
     ours = lambda: nn.conv2d(x, w, b, out=out, n_threads=threads, **form)  # noqa: E731
     tx, tw, tb = torch.from_numpy(x), torch.from_numpy(w), torch.from_numpy(b)
@@ -134,9 +152,18 @@ def products(threads, clock, repeats, peak, torch):
         x, w = rng.standard_normal((m, k), np.float32), rng.standard_normal((n, k), np.float32)
         packed, out = nn.pack_dense(w), np.empty((m, n), np.float32)
         tx, tw, ty = torch.from_numpy(x), torch.from_numpy(w).T.contiguous(), torch.empty(m, n)
-        ours, theirs = race(lambda: nn.dense(x, w, packed=packed, out=out, n_threads=threads), lambda: torch.mm(tx, tw, out=ty), clock, repeats)  # noqa: B023
+        ours, theirs = race(
+            partial(nn.dense, x, w, packed=packed, out=out, n_threads=threads), partial(torch.mm, tx, tw, out=ty), clock, repeats
+        )
         rate = 2e-9 * m * n * k / ours
-        yield {"product": [m, n, k], "ms": 1e3 * ours, "torch_ms": 1e3 * theirs, "ratio": theirs / ours, "gflops": rate, "share": rate / peak / threads}
+        yield {
+            "product": [m, n, k],
+            "ms": 1e3 * ours,
+            "torch_ms": 1e3 * theirs,
+            "ratio": theirs / ours,
+            "gflops": rate,
+            "share": rate / peak / threads,
+        }
 
 
 def network(name, batch, threads, clock, repeats, peak, torch, show):
@@ -149,11 +176,21 @@ def network(name, batch, threads, clock, repeats, peak, torch, show):
         for i in range(2):
             total[i] += layer.count * times[i]
         if show:
-            print(f"    {layer.count} x {tuple(layer)[:-1]!s:48} {1e3 * times[0]:8.3f} ms  torch {1e3 * times[1]:8.3f}  "
-                  f"ratio {times[1] / times[0]:5.2f}  {2e-9 * size / times[0]:6.1f} GFLOP/s ({100 * 2e-9 * size / times[0] / peak / threads:3.0f} %)")
+            print(
+                f"    {layer.count} x {tuple(layer)[:-1]!s:48} {1e3 * times[0]:8.3f} ms  torch {1e3 * times[1]:8.3f}  "
+                f"ratio {times[1] / times[0]:5.2f}  {2e-9 * size / times[0]:6.1f} GFLOP/s "
+                f"({100 * 2e-9 * size / times[0] / peak / threads:3.0f} %)"
+            )
     rate = 2e-9 * work / total[0]
-    return {"network": name, "batch": batch, "ms": 1e3 * total[0], "torch_ms": 1e3 * total[1], "ratio": total[1] / total[0], "gflops": rate,
-            "share": rate / peak / threads}
+    return {
+        "network": name,
+        "batch": batch,
+        "ms": 1e3 * total[0],
+        "torch_ms": 1e3 * total[1],
+        "ratio": total[1] / total[0],
+        "gflops": rate,
+        "share": rate / peak / threads,
+    }
 
 
 def main():
@@ -176,17 +213,33 @@ def main():
             torch.set_num_threads(threads)
             clock = time.thread_time if threads == 1 else time.perf_counter
             for row in products(threads, clock, args.repeats, peak, torch) if args.products else ():
-                print(f"  {threads} thread(s), product {row['product']}: {row['gflops']:.1f} GFLOP/s ({100 * row['share']:.0f} %), {row['ratio']:.2f} x torch")
+                print(
+                    f"  {threads} thread(s), product {row['product']}: {row['gflops']:.1f} GFLOP/s "
+                    f"({100 * row['share']:.0f} %), {row['ratio']:.2f} x torch"
+                )
                 results.append({"threads": threads, **row})
             for name in args.networks:
                 row = network(name, args.batch, threads, clock, args.repeats, peak, torch, args.layers)
-                print(f"  {threads} thread(s), {name}, batch {args.batch}: {row['ms']:.1f} ms, torch {row['torch_ms']:.1f} ms, {row['ratio']:.2f} x torch, "
-                      f"{row['gflops']:.1f} GFLOP/s ({100 * row['share']:.0f} %)")
+                print(
+                    f"  {threads} thread(s), {name}, batch {args.batch}: {row['ms']:.1f} ms, torch {row['torch_ms']:.1f} ms, "
+                    f"{row['ratio']:.2f} x torch, "
+                    f"{row['gflops']:.1f} GFLOP/s ({100 * row['share']:.0f} %)"
+                )
                 results.append({"threads": threads, **row})
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"machine": platform.machine(), "tier": info["tier"], "compiler": info["compiler"], "torch": torch.__version__,
-                       "peak_gflops": peak, "results": results}, file, indent=1)
+            json.dump(
+                {
+                    "machine": platform.machine(),
+                    "tier": info["tier"],
+                    "compiler": info["compiler"],
+                    "torch": torch.__version__,
+                    "peak_gflops": peak,
+                    "results": results,
+                },
+                file,
+                indent=1,
+            )
 
 
 if __name__ == "__main__":

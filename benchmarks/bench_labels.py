@@ -60,7 +60,7 @@ def main() -> None:
         "same_labels": agree,
     }
     print(
-        f"labels {results['size']}: {times['ours']['seconds']:.2f} s ({speed:.0f} GFLOP/s, {results['share_of_peak']:.0%} of the machine's peak); "
+        f"labels {results['size']}: {times['ours']['seconds']:.2f} s ({speed:.0f} GFLOP/s, {results['share_of_peak']:.0%} of the peak); "
         f"NumPy {results['times_faster']:.1f} x; same labels {agree:.4f}"
     )
     if not args.quick:

@@ -3,8 +3,8 @@
     python benchmarks/bench_scores.py [--quick] [--threads N]
 
 scikit-learn clusters a share of the components and its time is scaled to all of them (the cost per component is the same; the file says
-how many were timed).  Dense redundancy is what the published package does, in NumPy: normalise, multiply, mask the diagonal, take row maxima.  Each
-memory peak is measured in a process of its own.
+how many were timed).  Dense redundancy is what the published package does, in NumPy: normalise, multiply, mask the diagonal, take row
+maxima.  Each memory peak is measured in a process of its own.
 """
 
 from __future__ import annotations
@@ -162,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, no result file")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3, help="runs of redundancy, each in its own process; the dense way takes 11 GB")
     parser.add_argument("--child")
     parser.add_argument("--rows", type=int, default=WIDE)
     args = parser.parse_args()
@@ -176,7 +177,7 @@ def main() -> None:
     results = {
         "clarity": measure_clarity(v, args.threads),
         "polysemanticity": measure_polysemanticity(v, args.threads, 32 if args.quick else 128),
-        "redundancy": measure_redundancy(args.threads, 6000 if args.quick else args.rows, 1 if args.quick else 3),
+        "redundancy": measure_redundancy(args.threads, 6000 if args.quick else args.rows, 1 if args.quick else args.repeats),
     }
     c, p, r = results["clarity"], results["polysemanticity"], results["redundancy"]
     print(

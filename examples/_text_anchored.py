@@ -4,8 +4,9 @@ With z(x) the logits of a classifier and t_k the unit text vector of class k, mi
 
     e(x) = sum_k softmax(z(x))_k^(1/2) t_k,    scaled to unit length
 
-is a vector in the text space ("convex combination of semantic embeddings", Norouzi et al., ICLR 2014, with a square root that lets the weaker
-classes speak). It stands in for the image tower of CLIP where no such weights are at hand, and knows only what the classifier's classes know.
+is a vector in the text space ("convex combination of semantic embeddings", Norouzi et al., ICLR 2014, with a square root that
+lets the weaker classes speak). It stands in for the image tower of CLIP where no such weights are at hand, and knows only what
+the classifier's classes know.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def tower(logits: F32, anchors: F32, has_anchor: NDArray[np.bool_] | None = None
 def imagenet_logits(logits: F32) -> F32:
     """The 1000 ImageNet classes of a classifier, without a class "background" in front."""
     if logits.shape[1] not in (N_CLASSES, N_CLASSES + 1):
-        raise SystemExit(f"the network has {logits.shape[1]} outputs; the text-anchored tower needs an ImageNet classifier with 1000 or 1001")
+        raise SystemExit(f"the network has {logits.shape[1]} outputs; "
+                         "the text-anchored tower needs an ImageNet classifier with 1000 or 1001")
     return logits[:, -N_CLASSES:]
 
 
@@ -63,7 +65,8 @@ def imagenet_classes(file: Path | None, data: Path | None) -> tuple[list[ImageNe
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         found = [ImageNetClass("", re.split(r"[,:]", line)[0].strip(), line) for line in lines]
         if len(found) != N_CLASSES:
-            raise SystemExit(f"{file} has {len(found)} lines; a line for each of the {N_CLASSES} ImageNet classes is needed, in their order: "
+            raise SystemExit(f"{file} has {len(found)} lines; "
+                             f"a line for each of the {N_CLASSES} ImageNet classes is needed, in their order: "
                              "name, or name: description")
         return found, str(file)
     table = data / "vocab" / "imagenet1k_wordnet_lvis.json" if data is not None else None
@@ -76,7 +79,8 @@ def imagenet_classes(file: Path | None, data: Path | None) -> tuple[list[ImageNe
         wnids = (folder / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
         lemmas, glosses = (_two_columns(folder / f"imagenet_synset_to_{what}.txt") for what in ("lemma", "definition"))
         return [ImageNetClass(wnid, lemmas[wnid].split(",")[0], f"{lemmas[wnid]}: {glosses[wnid]}") for wnid in wnids], "the tables of timm"
-    raise SystemExit("the names of the 1000 ImageNet classes are needed, which the two model packages do not hold: pip install --no-deps timm "
+    raise SystemExit("the names of the 1000 ImageNet classes are needed, which the two model packages do not hold: "
+                     "pip install --no-deps timm "
                      "(only its text tables are read), or pass --classes FILE with one line per class, or --data DIR")
 
 
@@ -146,7 +150,10 @@ def _synsets_of_wordnet(index: Path, entries: Sequence[dict[str, str]]) -> dict[
 
 
 def _synsets_of_classes(classes: Sequence[dict]) -> dict[int, str]:
-    """The same for concepts that are the nearest one of some class, from the classes' own tables: the ancestor all of them have at their depth."""
+    """The same for concepts that are the nearest one of some class, from the classes' own tables.
+
+    It is the ancestor all of them have at their depth.
+    """
     chains: dict[int, list[tuple[str, list[str]]]] = {}
     for row in classes:
         if row["lvis_id"]:

@@ -151,7 +151,7 @@ def train(pictures: PictureSet, words: tuple[str, ...], epochs: int, batch: int,
             optimiser.step()
             schedule.step()
             with torch.no_grad():
-                log_scale.clamp_(max=float(np.log(25.0)))
+                log_scale.clamp_(max=float(np.log(50.0)))
             total += float(loss.detach())
         print(f"epoch {epoch + 1:2d}/{epochs}  loss {total / (len(order) // batch):.4f}  scale {float(log_scale.detach().exp()):.1f}  "
               f"{time.perf_counter() - start:.0f} s", flush=True)
@@ -207,8 +207,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ASSET)
     parser.add_argument("--pictures", type=int, default=24000)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=2e-3)
     args = parser.parse_args()
     torch.set_num_threads(1)

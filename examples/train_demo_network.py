@@ -6,13 +6,18 @@ Eight classes, the shapes of the generated pictures.  One class carries a plante
 corner mark, and no other training picture has one; everything else is independent.  In 40 % of the training pictures a random rectangle
 is painted over, which often hides the shape and leaves the mark: a common augmentation, and one that invites the shortcut.
 
-Four convolutions with ReLU, the maximum over space, one dense layer: 47,760 parameters.  A small L1 term on the pooled activations of the
-last convolution makes its components sparse, so that several answer to one thing each; nothing in the loss says which.
+Four convolutions with ReLU, the maximum over space, one dense layer.  A small L1 term on the pooled activations of the last convolution
+makes its 40 components sparse, so that several answer to one thing each; nothing in the loss says which.  Components that can shift no
+logit against another by 0.5 are removed afterwards: one such, that followed the mark faintly and in some pictures only, came first in the
+search for it over 3 of 6 sets of pictures.
 
-Three seeds were tried, with the settings below and no choice among them: the first is shipped.  On 1500 fresh pictures of any class with
-any overlay, a component being clear if it separates the pictures with some attribute value from the rest with AUROC >= 0.95:
+Three seeds were tried with the settings below; the first is shipped, and none was looked for.  Over 1500 fresh pictures of any class with
+any overlay (a component is clear if it separates the pictures with some attribute value from the rest with AUROC >= 0.95):
 
-TABLE
+    seed  right without mark  others called moon, without -> with mark  components  clear  ``semanticlens demo`` holds
+    0     99.5 %              0.0 % -> 41.0 %                           26          16     in 13 of 13 sets of pictures
+    1     99.2 %              0.0 % -> 27.3 %                           27          10     in 3 of 4; else the first hit has AUROC 0.935
+    2     99.6 %              0.0 % -> 45.0 %                           27          13     in 4 of 4
 """
 
 from __future__ import annotations
@@ -36,6 +41,7 @@ from semanticlens.nn.preprocess import Preprocess
 ASSET = Path(__file__).parents[1] / "semanticlens" / "demo" / "assets" / "network.safetensors"
 CHANNELS, KERNELS, STRIDES = (16, 32, 64, 40), (5, 3, 3, 3), (2, 2, 2, 1)
 SPARSITY, ERASED = 0.005, 0.4
+EFFECT = 0.5                                          # logits; components that can shift less are removed
 PREPROCESS = Preprocess(size=(SIZE, SIZE), resize="stretch", scale=1.0 / 64.0, mean=(127.5 / 64.0,) * 3, std=(1.0,) * 3)
 TRAIN_SEED, TEST_SEED = 3, 4
 
@@ -110,12 +116,34 @@ def to_network(net: Classifier) -> Network:
                    labels=ATTRIBUTES["shape"])
 
 
-def measure(net: Network, pictures: PictureSet) -> dict[str, float]:
-    """Over pictures of any class with any overlay: accuracies, what the mark does, how many components are clear."""
+def run(net: Network, pictures: PictureSet) -> tuple[np.ndarray, np.ndarray]:
+    """Answers (N,) and pooled activations of the last convolution (N, K)."""
     x = np.stack([PREPROCESS(pixels) for pixels in pictures.pixels])
     runs = [net.run(x[i : i + 100], record=["output", "relu4"]) for i in range(0, len(x), 100)]
-    answer = np.concatenate([run["output"] for run in runs]).argmax(axis=1)
-    pooled = np.concatenate([run["relu4"].max(axis=(2, 3)) for run in runs])
+    return np.concatenate([r["output"] for r in runs]).argmax(axis=1), np.concatenate([r["relu4"].max(axis=(2, 3)) for r in runs])
+
+
+def prune(net: Network, pictures: PictureSet) -> Network:
+    """Remove the components that hardly matter, as after any training for sparsity; their mean contribution goes into the bias.
+
+    A component's effect is its range over the pictures (1st to 99th percentile) times its range of weights over the classes: how far it can
+    shift one logit against another.
+    """
+    _, pooled = run(net, pictures)
+    weight = net.params["dense.weight"]
+    low, high = np.quantile(pooled, (0.01, 0.99), axis=0)
+    keep = (high - low) * (weight.max(axis=0) - weight.min(axis=0)) >= EFFECT
+    params = dict(net.params)
+    params["dense.bias"] = params["dense.bias"] + weight[:, ~keep] @ pooled[:, ~keep].mean(axis=0)
+    params["dense.weight"] = np.ascontiguousarray(weight[:, keep])
+    params["conv4.weight"], params["conv4.bias"] = params["conv4.weight"][keep], params["conv4.bias"][keep]
+    return Network(net.nodes, params, input_shape=net.input_shape, output=net.output, name=net.name, preprocess=net.preprocess,
+                   labels=net.labels)
+
+
+def measure(net: Network, pictures: PictureSet) -> dict[str, float]:
+    """Over pictures of any class with any overlay: accuracies, what the mark does, how many components are clear."""
+    answer, pooled = run(net, pictures)
     shape, mark = pictures.codes("shape"), pictures.is_value("overlay", ARTEFACT)
     tied = shape == ATTRIBUTES["shape"].index(CLASS)
     called = answer == ATTRIBUTES["shape"].index(CLASS)
@@ -124,7 +152,7 @@ def measure(net: Network, pictures: PictureSet) -> dict[str, float]:
             "right, other class with mark": float((answer == shape)[mark & ~tied].mean()),
             f"other class called {CLASS}, no mark": float(called[~mark & ~tied].mean()),
             f"other class called {CLASS}, mark": float(called[mark & ~tied].mean()),
-            "clear components": float(clear.sum())}
+            "components": float(len(clear)), "clear components": float(clear.sum())}
 
 
 def main() -> None:
@@ -137,7 +165,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pictures, test = generate(args.pictures, TRAIN_SEED, change=plant), generate(1500, TEST_SEED)
     for place, seed in enumerate(args.seeds):
-        net = to_network(train(pictures, seed, args.epochs))
+        net = prune(to_network(train(pictures, seed, args.epochs)), pictures)
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in measure(net, test).items()), flush=True)
         path = args.out if place == 0 else args.out.with_name(f"{args.out.stem}-seed{seed}{args.out.suffix}")
         if place == 0 or args.out != ASSET:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from semanticlens._version import __version__
 
 if TYPE_CHECKING:
-    from semanticlens import data, encoders, io, lens, nn, plot
+    from semanticlens import alignment, data, encoders, io, lens, nn, plot
     from semanticlens._errors import (
         DataError,
         LayerNotFoundError,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from semanticlens.nn.load import load
     from semanticlens.nn.network import Network
 
-_MODULES = ("data", "encoders", "io", "lens", "nn", "plot")
+_MODULES = ("alignment", "data", "encoders", "io", "lens", "nn", "plot")
 _NAMES = {
     "build_info": "_kernels", "get_num_threads": "_kernels", "num_threads": "_kernels", "set_num_threads": "_kernels",
     "load": "nn.load", "Network": "nn.network",
@@ -52,6 +52,7 @@ __all__ = [
     "SemanticLensError",
     "UnsupportedOperationError",
     "__version__",
+    "alignment",
     "build_info",
     "collect",
     "data",

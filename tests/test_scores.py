@@ -296,6 +296,22 @@ def test_bitwise_equal_in_every_tier(tier):
     assert run.stdout.strip() == hashlib.sha256(b"".join(everything(2))).hexdigest()
 
 
+def test_a_forked_child_computes_the_same():
+    code = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import test_scores
+expected = test_scores.everything(2)                  # the parent's threads exist now
+child = os.fork()
+if child == 0:
+    os._exit(0 if test_scores.everything(2) == expected else 1)
+print(os.waitpid(child, 0)[1])
+"""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code, folder], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.strip() == "0"
+
+
 def test_inputs_are_untouched_and_may_be_read_only_or_strided():
     v, table, ids, counts, weights = inputs((5, 9, 16))
     before = [a.copy() for a in (v, table, ids, counts, weights)]

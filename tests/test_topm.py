@@ -79,7 +79,7 @@ def test_nan_never_enters_and_minus_infinity_is_no_score():
 @pytest.mark.parametrize("order", [np.arange(300), np.arange(300)[::-1], np.random.default_rng(0).permutation(300)])
 def test_ties_go_to_the_smaller_id_in_any_order(order):
     values = np.zeros((300, 2), np.float32)
-    values[:, 1] = np.where(np.arange(300) % 2, 0.0, -0.0)                      # equal too
+    values[:, 1] = np.where(np.arange(300) % 2, 0.0, -0.0)  # equal too
     best = stream(values[order], order.astype(np.int64), 7, cuts=(40, 41, 200))
     assert best.ids.tolist() == [list(range(7))] * 2
 
@@ -100,7 +100,9 @@ def test_equals_sorting_everything(k, m, levels, positive_only):
 @given(data=st.data())
 def test_any_stream_equals_the_oracle(data):
     n, k, m = data.draw(st.integers(0, 150)), data.draw(st.integers(1, 40)), data.draw(st.integers(1, 80))
-    pool = st.sampled_from([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 1.0000001, 3.4e38, -3.4028235e38, 1e-45, -1e-45])
+    pool = st.sampled_from(
+        [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 1.0000001, 3.4e38, -3.4028235e38, 1e-45, -1e-45]
+    )
     seed = data.draw(st.integers(0, 2**31))
     rng = np.random.default_rng(seed)
     choices = np.array(data.draw(st.lists(pool, min_size=1, max_size=6)), np.float32)
@@ -111,8 +113,11 @@ def test_any_stream_equals_the_oracle(data):
     expected = twin.top_m(values, ids, m, positive_only=positive_only)
     assert_result(stream(values, ids, m, cuts, positive_only=positive_only), *expected)
 
-    parts = [stream(values[rows], ids[rows], m, positive_only=positive_only) for rows in np.split(rng.permutation(n), sorted(cuts))]
-    for order in (parts, parts[::-1]):                                          # merges in any order
+    parts = [
+        stream(values[rows], ids[rows], m, positive_only=positive_only)
+        for rows in np.split(rng.permutation(n), sorted(cuts))
+    ]
+    for order in (parts, parts[::-1]):  # merges in any order
         merged = TopM(k, m, positive_only=positive_only)
         for part in order:
             merged.merge(part.scores, part.ids, part.nan_counts)
@@ -189,31 +194,62 @@ X = np.zeros((4, 2), np.float32)
 IDS = np.arange(4)
 
 
-@pytest.mark.parametrize(("call", "error", "message"), [
-    (lambda: TopM(3, 0), ValueError, "m=0: m must be at least 1"),
-    (lambda: TopM(-1, 1), ValueError, "n_components=-1"),
-    (lambda: ClassTop(2, 3, 0), ValueError, "c=0: must be at least 1"),
-    (lambda: TopM(2, 3).update(X, IDS[:3]), ValueError, "ids has 3 entries along axis 0, but values has 4"),
-    (lambda: TopM(3, 3).update(X, IDS), ValueError, "values has 2 entries along axis 1, but state: scores has 3"),
-    (lambda: TopM(2, 3).update(X.astype(np.float64), IDS), TypeError, "float64"),
-    (lambda: TopM(2, 3).update(X[0], IDS), ValueError, "values must have 2 dimensions, not 1"),
-    (lambda: TopM(2, 3).update(X, IDS - 1), ValueError, "ids must not be negative"),
-    (lambda: TopM(2, 3).update(X, IDS, n_threads=0), ValueError, "n_threads=0"),
-    (lambda: TopM(2, 3).merge(X, IDS[:, None], IDS), ValueError, "scores has 4 entries along axis 0, but state: scores has 2"),
-    (lambda: ClassTop(2, 2, 1).update(X, np.array([0, 1, 2, 0])), ValueError, "targets must lie between -1"),
-    (lambda: ClassTop(2, 2, 1).update(X, np.array([0, 1, -2, 0])), ValueError, "targets must lie between -1"),
-    (lambda: ClassTop(2, 2, 1).update(X, IDS[:2]), ValueError, "targets has 2 entries along axis 0, but values has 4"),
-    (lambda: _core.topm_update(state()[:7], X, IDS), TypeError, "state must be a tuple of 8 arrays"),
-    (lambda: _core.topm_update(list(state()), X, IDS), TypeError, "state must be a tuple of 8 arrays"),
-    (lambda: _core.topm_update(state(_1=np.zeros((2, 4), np.int64)), X, IDS), ValueError, "state: ids has 4 entries along axis 1"),
-    (lambda: _core.topm_update(state(_2=np.zeros(3, np.int64)), X, IDS), ValueError, "state: counts has 3 entries"),
-    (lambda: _core.topm_update(state(_2=np.array([0, 4])), X, IDS), ValueError, "the state one that topm_init made"),
-    (lambda: _core.topm_update(state(_7=np.array([0, 64], np.int32)), X, IDS), ValueError, "the state one that topm_init made"),
-    (lambda: _core.topm_flush(state(_7=np.array([0, -1], np.int32))), ValueError, "the state one that topm_init made"),
-    (lambda: _core.topm_update(state(_6=np.zeros((2, 63, 2), np.int64)), X, IDS), ValueError, "pending must have the shape"),
-    (lambda: _core.topm_update(state(_4=np.zeros(2)), X, IDS), TypeError, "state: limits must be a writable"),
-    (lambda: _core.topm_init((*(s := state())[:3], s[2], *s[4:])), ValueError, "are the same memory"),
-])
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: TopM(3, 0), ValueError, "m=0: m must be at least 1"),
+        (lambda: TopM(-1, 1), ValueError, "n_components=-1"),
+        (lambda: ClassTop(2, 3, 0), ValueError, "c=0: must be at least 1"),
+        (lambda: TopM(2, 3).update(X, IDS[:3]), ValueError, "ids has 3 entries along axis 0, but values has 4"),
+        (lambda: TopM(3, 3).update(X, IDS), ValueError, "values has 2 entries along axis 1, but state: scores has 3"),
+        (lambda: TopM(2, 3).update(X.astype(np.float64), IDS), TypeError, "float64"),
+        (lambda: TopM(2, 3).update(X[0], IDS), ValueError, "values must have 2 dimensions, not 1"),
+        (lambda: TopM(2, 3).update(X, IDS - 1), ValueError, "ids must not be negative"),
+        (lambda: TopM(2, 3).update(X, IDS, n_threads=0), ValueError, "n_threads=0"),
+        (
+            lambda: TopM(2, 3).merge(X, IDS[:, None], IDS),
+            ValueError,
+            "scores has 4 entries along axis 0, but state: scores has 2",
+        ),
+        (lambda: ClassTop(2, 2, 1).update(X, np.array([0, 1, 2, 0])), ValueError, "targets must lie between -1"),
+        (lambda: ClassTop(2, 2, 1).update(X, np.array([0, 1, -2, 0])), ValueError, "targets must lie between -1"),
+        (
+            lambda: ClassTop(2, 2, 1).update(X, IDS[:2]),
+            ValueError,
+            "targets has 2 entries along axis 0, but values has 4",
+        ),
+        (lambda: _core.topm_update(state()[:7], X, IDS), TypeError, "state must be a tuple of 8 arrays"),
+        (lambda: _core.topm_update(list(state()), X, IDS), TypeError, "state must be a tuple of 8 arrays"),
+        (
+            lambda: _core.topm_update(state(_1=np.zeros((2, 4), np.int64)), X, IDS),
+            ValueError,
+            "state: ids has 4 entries along axis 1",
+        ),
+        (lambda: _core.topm_update(state(_2=np.zeros(3, np.int64)), X, IDS), ValueError, "state: counts has 3 entries"),
+        (
+            lambda: _core.topm_update(state(_2=np.array([0, 4])), X, IDS),
+            ValueError,
+            "the state one that topm_init made",
+        ),
+        (
+            lambda: _core.topm_update(state(_7=np.array([0, 64], np.int32)), X, IDS),
+            ValueError,
+            "the state one that topm_init made",
+        ),
+        (
+            lambda: _core.topm_flush(state(_7=np.array([0, -1], np.int32))),
+            ValueError,
+            "the state one that topm_init made",
+        ),
+        (
+            lambda: _core.topm_update(state(_6=np.zeros((2, 63, 2), np.int64)), X, IDS),
+            ValueError,
+            "pending must have the shape",
+        ),
+        (lambda: _core.topm_update(state(_4=np.zeros(2)), X, IDS), TypeError, "state: limits must be a writable"),
+        (lambda: _core.topm_init((*(s := state())[:3], s[2], *s[4:])), ValueError, "are the same memory"),
+    ],
+)
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()

@@ -94,28 +94,6 @@ sl_conv_plan_make(const sl_conv_shape *shape, sl_conv_plan *plan)
     return SL_OK;
 }
 
-void
-sl_conv_pad_row(const sl_conv_shape *s, const sl_tier *tier, const float *row, ptrdiff_t start, ptrdiff_t phases,
-                ptrdiff_t positions, float *dst)
-{
-    const ptrdiff_t step = s->stride_w;
-
-    for (ptrdiff_t phase = 0; phase < phases; phase++, start++, dst += positions) {
-        const ptrdiff_t low = sl_min(start < 0 ? sl_ceil_div(-start, step) : 0, positions);
-        const ptrdiff_t inside = start < s->width ? (s->width - 1 - start) / step + 1 : 0;
-        const ptrdiff_t high = inside < low ? low : sl_min(inside, positions);
-        for (ptrdiff_t i = 0; i < low; i++) {
-            dst[i] = 0.0F;
-        }
-        if (high > low) {
-            tier->copy_strided(row + start + low * step, step, high - low, dst + low);
-        }
-        for (ptrdiff_t i = high; i < positions; i++) {
-            dst[i] = 0.0F;
-        }
-    }
-}
-
 static sl_pack_header
 header_of(const sl_conv_plan *plan)
 {

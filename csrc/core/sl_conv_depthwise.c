@@ -16,7 +16,7 @@ typedef struct {
     ptrdiff_t phases, positions, line; /* of a buffer row: positions per phase, floats in all */
     ptrdiff_t row_step, band,
         lines; /* buffer rows from one output row to the next; output rows and buffer rows of a band */
-    ptrdiff_t buffer_floats, weight_floats, work_floats;
+    ptrdiff_t buffer_floats, work_floats;
 } layout;
 
 static layout
@@ -26,19 +26,21 @@ make_layout(const sl_conv_plan *p, const sl_tier *tier)
     layout l = {.phases = p->s.kernel_w == 1 ? 1 : p->s.stride_w, .row_step = p->s.kernel_h == 1 ? 1 : p->s.stride_h};
 
     l.positions = p->out_w + (p->s.kernel_w - 1) * p->s.dilation_w / p->s.stride_w;
+    if (l.phases > 1) {
+        l.positions = sl_round_up(l.positions, tier->lanes);
+    }
     l.line = l.phases * l.positions;
     l.band = BAND_FLOATS / (l.line * l.row_step);
     l.band = sl_min(l.band < 4 ? 4 : l.band, p->out_h);
     l.lines = (l.band - 1) * l.row_step + reach;
     l.buffer_floats = sl_round_up(l.lines * l.line + tier->lanes, 16);
-    l.weight_floats = sl_round_up(p->taps * tier->lanes, 16);
-    l.work_floats = l.buffer_floats + l.weight_floats;
+    l.work_floats = l.buffer_floats + sl_round_up((l.positions + tier->lanes) * p->s.stride_w, 16);
     return l;
 }
 
 static void
 fill_lines(const sl_conv_plan *p, const layout *l, const sl_tier *tier, const float *plane, ptrdiff_t first,
-           ptrdiff_t rows, float *lines)
+           ptrdiff_t rows, float *scratch, float *lines)
 {
     const ptrdiff_t n = (rows - 1) * l->row_step + (p->s.kernel_h - 1) * p->s.dilation_h + 1;
 
@@ -47,7 +49,8 @@ fill_lines(const sl_conv_plan *p, const layout *l, const sl_tier *tier, const fl
         if (y < 0 || y >= p->s.height) {
             memset(lines, 0, (size_t)l->line * sizeof *lines);
         } else {
-            sl_conv_pad_row(&p->s, tier, plane + y * p->s.width, -p->s.left, l->phases, l->positions, lines);
+            tier->pad_row(plane + y * p->s.width, p->s.width, -p->s.left, p->s.stride_w, l->phases, l->positions,
+                          scratch, lines);
         }
     }
 }
@@ -72,12 +75,12 @@ run_plane(const sl_conv_plan *p, const layout *l, const sl_conv_args *args, cons
     const float *x = args->x + (image * p->s.channels + output / p->out_g) * p->s.height * p->s.width;
     const float *addend = args->addend != NULL ? args->addend + plane * p->pixels : NULL,
                 *w = args->w + output * p->taps;
-    float *y = args->y + plane * p->pixels, *lines = work, *weights = work + l->buffer_floats;
+    float *y = args->y + plane * p->pixels, *lines = work;
     sl_depthwise d = {.kernel_h = p->s.kernel_h,
                       .kernel_w = p->s.kernel_w,
                       .width = p->out_w,
                       .line = l->line,
-                      .weights = weights,
+                      .weights = w,
                       .row_step = l->row_step * l->line,
                       .tap_row = p->s.dilation_h * l->line,
                       .tap_column = tap_column,
@@ -85,14 +88,11 @@ run_plane(const sl_conv_plan *p, const layout *l, const sl_conv_args *args, cons
 
     d.unit = l->row_step == 1 && l->phases == 1 && p->s.dilation_h == 1 && p->s.dilation_w == 1;
     d.relu = args->activation == SL_ACT_RELU ? 1 : args->activation == SL_ACT_RELU6 ? 2 : 0;
-    for (ptrdiff_t i = 0; i < p->taps * tier->lanes; i++) {
-        weights[i] = w[i / tier->lanes];
-    }
     for (ptrdiff_t i = 0; i < p->out_h; i += l->band) {
         const ptrdiff_t rows = sl_min(l->band, p->out_h - i);
         const ptrdiff_t whole = addend != NULL ? 0 : whole_rows(p, tier, i, rows);
         const float *more = addend != NULL ? addend + i * p->out_w : NULL;
-        fill_lines(p, l, tier, x, i, rows, lines);
+        fill_lines(p, l, tier, x, i, rows, work + l->buffer_floats, lines);
         d.mode = SL_STORE_WHOLE;
         tier->depthwise(&d, lines, whole, NULL, y + i * p->out_w);
         d.mode = SL_STORE_EXACT;

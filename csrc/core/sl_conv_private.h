@@ -21,10 +21,6 @@ typedef struct {
     sl_activation activation;
 } sl_conv_args;
 
-/* dst (phases, positions): dst[f, i] = row[start + f + i * stride_w], 0 outside the row. */
-void sl_conv_pad_row(const sl_conv_shape *s, const sl_tier *tier, const float *row, ptrdiff_t start, ptrdiff_t phases,
-                     ptrdiff_t positions, float *dst);
-
 sl_status sl_conv_plan_make(const sl_conv_shape *shape, sl_conv_plan *plan);
 sl_status sl_conv_depthwise(const sl_conv_plan *plan, const sl_conv_args *args, int n_threads);
 sl_status sl_conv_product(const sl_conv_plan *plan, const sl_conv_args *args, int n_threads);

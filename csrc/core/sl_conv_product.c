@@ -21,11 +21,11 @@ typedef struct {
     ptrdiff_t slots; /* panels kept at a time: all of a tile, or 1 where each is used once */
     int direct;      /* the picture is the patch matrix */
     ptrdiff_t phases, row_step, tap_row, tap_reach; /* see patch_* below */
-    ptrdiff_t patch_floats, panel_floats, edge_floats, work_floats;
+    ptrdiff_t lanes, patch_floats, line_floats, panel_floats, edge_floats, work_floats;
 } cut;
 
 typedef struct {
-    float *panels, *patch, *edge;
+    float *panels, *patch, *line, *edge;
     ptrdiff_t *offsets;
     sl_run *runs;
     ptrdiff_t *first_run; /* (panels of a tile + 1) */
@@ -80,7 +80,7 @@ patch_bound(const sl_conv_plan *p, const cut *t)
     const ptrdiff_t rows = out_rows * t->row_step + parts * ((p->s.kernel_h - 1) * t->tap_row + 1);
     const ptrdiff_t channels = p->taps > SL_GEMM_KC ? 2 : p->kblock / p->taps;
 
-    return channels * rows * (p->out_w + t->tap_reach) * t->phases;
+    return channels * rows * (p->out_w + t->tap_reach + t->lanes) * t->phases;
 }
 
 static sl_status
@@ -90,6 +90,7 @@ make_cut(const sl_conv_plan *p, const sl_tier *tier, int n_threads, cut *t)
     const ptrdiff_t padding = s->top | s->left | s->bottom | s->right;
 
     t->columns = s->batch * p->pixels;
+    t->lanes = tier->lanes;
     t->direct = p->taps == 1 && s->stride_h == 1 && s->stride_w == 1 && padding == 0;
     t->phases = s->kernel_w == 1 ? 1 : s->stride_w;
     t->row_step = s->kernel_h == 1 ? 1 : s->stride_h;
@@ -99,8 +100,10 @@ make_cut(const sl_conv_plan *p, const sl_tier *tier, int n_threads, cut *t)
     t->slots = t->tile_rows > SL_GEMM_MC ? t->tile_cols / tier->nr : 1;
     t->panel_floats = sl_round_up(p->kblock * tier->nr + tier->nr, 16);
     t->patch_floats = t->direct ? 0 : sl_round_up(patch_bound(p, t) + tier->nr, 16);
+    t->line_floats =
+        t->direct || s->stride_w == 1 ? 0 : sl_round_up((p->out_w + t->tap_reach + 2 * tier->lanes) * s->stride_w, 16);
     t->edge_floats = sl_round_up(sl_min(t->tile_rows, SL_GEMM_MC + SL_MR_MAX) * tier->nr, 16);
-    t->work_floats = t->slots * t->panel_floats + t->patch_floats + t->edge_floats;
+    t->work_floats = t->slots * t->panel_floats + t->patch_floats + t->line_floats + t->edge_floats;
     return SL_OK;
 }
 
@@ -153,7 +156,7 @@ list_offsets(const sl_conv_plan *p, const cut *t, const region *r, ptrdiff_t k0,
 /* Rows that the pixels [from, to) of one picture need of one channel. */
 static float *
 patch_part(const sl_conv_plan *p, const cut *t, const region *r, const sl_tier *tier, ptrdiff_t from, ptrdiff_t to,
-           const float *channel, float *dst)
+           const float *channel, float *line, float *dst)
 {
     const ptrdiff_t first = from / p->out_w, last = (to - 1) / p->out_w;
     const ptrdiff_t rows = (last - first) * t->row_step + (p->s.kernel_h - 1) * t->tap_row + 1;
@@ -163,8 +166,8 @@ patch_part(const sl_conv_plan *p, const cut *t, const region *r, const sl_tier *
         if (y < 0 || y >= p->s.height) {
             memset(dst, 0, (size_t)r->pitch * sizeof *dst);
         } else {
-            sl_conv_pad_row(&p->s, tier, channel + y * p->s.width, r->col_from * p->s.stride_w - p->s.left, t->phases,
-                            r->positions, dst);
+            tier->pad_row(channel + y * p->s.width, p->s.width, r->col_from * p->s.stride_w - p->s.left, p->s.stride_w,
+                          t->phases, r->positions, line, dst);
         }
     }
     return dst;
@@ -172,15 +175,16 @@ patch_part(const sl_conv_plan *p, const cut *t, const region *r, const sl_tier *
 
 static void
 fill_patch(const sl_conv_plan *p, const cut *t, const region *r, const sl_tier *tier, const float *x, ptrdiff_t k0,
-           ptrdiff_t depth, float *patch)
+           ptrdiff_t depth, const workspace *w)
 {
     const ptrdiff_t plane = p->s.height * p->s.width;
+    float *patch = w->patch;
 
     for (ptrdiff_t channel = k0 / p->taps; channel <= (k0 + depth - 1) / p->taps; channel++) {
         for (ptrdiff_t q = r->from; q < r->to;) {
             const ptrdiff_t image = q / p->pixels, end = sl_min(r->to, (image + 1) * p->pixels);
             patch = patch_part(p, t, r, tier, q - image * p->pixels, end - image * p->pixels,
-                               x + (image * p->s.channels + channel) * plane, patch);
+                               x + (image * p->s.channels + channel) * plane, w->line, patch);
             q = end;
         }
     }
@@ -208,6 +212,9 @@ make_region(const sl_conv_plan *p, const cut *t, ptrdiff_t from, ptrdiff_t to)
     if (from / p->out_w == (to - 1) / p->out_w) { /* inside one row: only its columns */
         r.col_from = from % p->out_w;
         r.positions = to - from + t->tap_reach;
+    }
+    if (t->phases > 1) {
+        r.positions = sl_round_up(r.positions, t->lanes);
     }
     r.pitch = r.positions * t->phases;
     r.channel = channel_floats(p, t, &r);
@@ -296,7 +303,7 @@ run_task(const sl_conv_plan *p, const cut *t, const sl_conv_args *args, const sl
         const ptrdiff_t depth = sl_min(p->kblock, p->k - k0);
         list_offsets(p, t, &r, k0, depth, w->offsets);
         if (!t->direct) {
-            fill_patch(p, t, &r, tier, x, k0, depth, w->patch);
+            fill_patch(p, t, &r, tier, x, k0, depth, w);
         }
         run_block(p, t, args, tier, &r, group, row_tile * t->tile_rows, k0, w);
     }
@@ -336,7 +343,8 @@ sl_conv_product(const sl_conv_plan *p, const sl_conv_args *args, int n_threads)
         workspace w = {
             .panels = work + me * t.work_floats, .offsets = index + me * index_each, .runs = runs + me * run_each};
         w.patch = w.panels + t.slots * t.panel_floats;
-        w.edge = w.patch + t.patch_floats;
+        w.line = w.patch + t.patch_floats;
+        w.edge = w.line + t.line_floats;
         w.first_run = w.offsets + p->kblock;
         run_task(p, &t, args, tier, task, &w);
     }

@@ -7,6 +7,10 @@
 
 #include "sl_tier.h"
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 static _Atomic(const sl_tier *) active = NULL;
 static atomic_int forked = 0;
 
@@ -131,6 +135,16 @@ int
 sl_threads(int wanted)
 {
     return atomic_load_explicit(&forked, memory_order_relaxed) ? 1 : wanted;
+}
+
+int
+sl_thread_index(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
 }
 
 int

@@ -129,6 +129,25 @@ pack_left(const job *d, const sl_tier *tier, const float *x, ptrdiff_t m, float 
     }
 }
 
+/* Few rows: nothing is packed but the columns that do not fill a panel. */
+static void
+run_thin(const job *d, const sl_tier *tier, ptrdiff_t m, float *work, ptrdiff_t each, int n_threads)
+{
+    const ptrdiff_t whole = d->n / tier->nr, height = sl_round_up(m, tier->mr);
+
+#pragma omp parallel for num_threads(n_threads) if (n_threads > 1) schedule(dynamic, 1)
+    for (ptrdiff_t panel = 0; panel < whole; panel++) {
+        const ptrdiff_t j = panel * tier->nr;
+        tier->gemm_thin(d->x, m, d->k, d->w + j * d->k, d->k, d->k, d->kblock, d->bias != NULL ? d->bias + j : NULL,
+                        d->activation, d->y + j, d->n);
+    }
+    if (whole * tier->nr < d->n) {
+        float *own = work + height * d->k;
+        pack_left(d, tier, d->x, m, work, 1);
+        run_task(d, tier, work, m, 0, m, whole * tier->nr, d->n, d->y, own, own + each);
+    }
+}
+
 /* Columns of y per task: few panels where each is used for few rows only, more where the left block should be used often. */
 static ptrdiff_t
 columns_per_task(const job *d, const sl_tier *tier, ptrdiff_t m, ptrdiff_t row_tiles, int n_threads)
@@ -210,6 +229,10 @@ sl_dense_f32(const float *x, ptrdiff_t m, ptrdiff_t k, const float *w, ptrdiff_t
     work = sl_alloc(left_floats + n_threads * each, sizeof *work);
     if (work == NULL) {
         return SL_ERR_NOMEM;
+    }
+    if (m > 0 && m <= SL_THIN_ROWS && packed == NULL) {
+        run_thin(&d, tier, m, work, sl_round_up(tier->nr * d.kblock, 16), n_threads);
+        m = 0;
     }
     for (ptrdiff_t first = 0; first < m; first += ROWS_AT_A_TIME) {
         run_rows(&d, tier, first, sl_min(ROWS_AT_A_TIME, m - first), work, left_floats, each, n_threads);

@@ -18,6 +18,11 @@ typedef struct {
 } sl_epilogue;
 
 struct sl_lens_loops; /* sl_lens_private.h */
+enum {
+    SL_THIN_ROWS = 4 /* rows of x that gemm_thin takes */
+};
+enum { SL_RAND_ROWS = 64, SL_RAND_COLS = 16 }; /* pairs of a tile of sl_rand.c */
+enum { SL_SPACE_BLOCK = 16 };                  /* points of a leaf of sl_knn.c */
 
 /* Neighbouring columns of a panel of B that are neighbours in memory too. */
 typedef struct {
@@ -33,7 +38,7 @@ typedef struct {
     ptrdiff_t row_step;          /* floats from the first tap of an output row to that of the next */
     ptrdiff_t tap_row;           /* floats from one kernel row to the next */
     const ptrdiff_t *tap_column; /* (kernel_w) floats from the first tap of a kernel row */
-    const float *weights;        /* (taps, lanes), each weight repeated */
+    const float *weights;        /* (kernel_h, kernel_w) */
     float bias;
     int unit;                                     /* stride and dilation are 1 */
     int relu;                                     /* 0: none, 1: max(., 0), 2: min(max(., 0), 6) */
@@ -52,6 +57,17 @@ typedef struct {
     void (*pack_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
     void (*pack_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
 
+    /* See sl_rand.c: pair distances of a tile, and the sums of their absolute differences. */
+    void (*rand_tile)(const float *restrict rows, const float *restrict panel, ptrdiff_t k,
+                      const float *restrict half_row, const float *restrict half_col, float *restrict m);
+    void (*rand_difference)(const float *restrict x, const float *restrict y, float *restrict col, float *restrict row);
+    /* Squared distances of one point to a block, of a block to a box; see tier_space_inl.h. */
+    void (*space_points)(const double *restrict block, const double *restrict q, ptrdiff_t d, double bound,
+                         double *restrict out);
+    void (*space_box)(const double *restrict block, const double *restrict box, ptrdiff_t d, double *restrict out);
+    void (*space_nearest)(const double *restrict block, const double *restrict others, ptrdiff_t count, ptrdiff_t d,
+                          double *restrict best);
+
     const struct sl_lens_loops *lens; /* scores, cosines, labels */
 
     /* Streaming selection; see tier_topm_inl.h. */
@@ -62,10 +78,15 @@ typedef struct {
     int (*topm_pivot)(const float *restrict list, ptrdiff_t m, const float *restrict fresh, ptrdiff_t n, float below,
                       float *pivot);
 
+    /* y (m, nr) = act(x (m, k) w (nr, k)^T + bias (nr) or NULL), 1 <= m <= SL_THIN_ROWS, k >= 1, cut at multiples of kblock: the same bits as gemm_panel. */
+    void (*gemm_thin)(const float *x, ptrdiff_t m, ptrdiff_t ldx, const float *w, ptrdiff_t ldw, ptrdiff_t k,
+                      ptrdiff_t kblock, const float *bias, sl_activation activation, float *y, ptrdiff_t ldy);
     /* dst [k][nr]: row p, columns of run r = runs[r].source + offsets[p]; reads and writes up to lanes - 1 floats behind. */
     void (*pack_runs)(const sl_run *runs, ptrdiff_t n_runs, const ptrdiff_t *offsets, ptrdiff_t k, float *dst);
-    /* dst[i] = src[i * step] for i < n */
-    void (*copy_strided)(const float *src, ptrdiff_t step, ptrdiff_t n, float *dst);
+    /* dst (phases, positions): dst[f, i] = row[start + f + i * step], 0 outside 0 .. width - 1.  With more than one phase, positions is a multiple of
+     * lanes; with one, up to lanes - 1 floats behind dst are written.  line: (positions + lanes) * step floats of scratch, unused for step 1. */
+    void (*pad_row)(const float *row, ptrdiff_t width, ptrdiff_t start, ptrdiff_t step, ptrdiff_t phases,
+                    ptrdiff_t positions, float *line, float *dst);
 
     /* y[i] = f(x[i], z[i]) for i < n; y may be x or z. */
     void (*map_activate)(const float *x, ptrdiff_t n, sl_activation kind, float *y);

@@ -9,8 +9,12 @@
 #include "tier_elementwise_inl.h"
 
 #include "tier_gemm_inl.h"
+#include "tier_rand_inl.h"
 #include "tier_lens_inl.h"
+#include "tier_space_inl.h"
 #include "tier_topm_inl.h"
+
+#include "tier_thin_inl.h"
 
 #include "tier_conv_inl.h"
 
@@ -21,6 +25,11 @@
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
     .lanes = SL_LANES,
+    .rand_tile = rand_tile,
+    .rand_difference = rand_difference,
+    .space_points = space_points,
+    .space_box = space_box,
+    .space_nearest = space_nearest,
     .mr = SL_MR,
     .nr = SL_NR,
     .gemm_panel = gemm_panel,
@@ -31,8 +40,9 @@ const sl_tier SL_TIER = {
     .topm_ranks = topm_ranks,
     .topm_range = topm_range,
     .topm_pivot = topm_pivot,
+    .gemm_thin = gemm_thin,
     .pack_runs = pack_runs,
-    .copy_strided = copy_strided,
+    .pad_row = pad_row,
     .map_activate = map_activate,
     .map_add = map_add,
     .map_multiply = map_multiply,

@@ -26,7 +26,7 @@ depthwise_rows(const int kh, const int kw, const int rows, const int shared, con
                     SL_UNROLL
                     for (int i = 0; i < rows; i++) {
                         if (r - i >= 0 && r - i < kh) {
-                            acc[i] = v_fma(v_load(d->weights + ((r - i) * kw + v) * SL_LANES), value, acc[i]);
+                            acc[i] = v_fma(v_all(d->weights[(r - i) * kw + v]), value, acc[i]);
                         }
                     }
                 }
@@ -34,11 +34,11 @@ depthwise_rows(const int kh, const int kw, const int rows, const int shared, con
         } else {
             for (ptrdiff_t u = 0; u < height; u++) {
                 for (ptrdiff_t v = 0; v < width; v++) {
-                    const vf weight = v_load(d->weights + (u * width + v) * SL_LANES);
+                    const vf weight = v_all(d->weights[u * width + v]);
+                    const float *from = lines + u * d->tap_row + d->tap_column[v] + x;
                     SL_UNROLL
                     for (int i = 0; i < rows; i++) {
-                        acc[i] = v_fma(weight, v_load(lines + i * d->row_step + u * d->tap_row + d->tap_column[v] + x),
-                                       acc[i]);
+                        acc[i] = v_fma(weight, v_load(from + i * d->row_step), acc[i]);
                     }
                 }
             }

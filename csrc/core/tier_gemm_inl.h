@@ -149,26 +149,29 @@ gemm_panel(const float *a, ptrdiff_t rows, ptrdiff_t k, const float *b, ptrdiff_
     }
 }
 
-/* dst [k][width] = transpose of rows x k of src; missing rows (up to width) become 0.  width is a constant where this is inlined. */
+/* dst [k][width] = transpose of rows x k of src; missing rows (up to width) become 0.  width is a constant where this is inlined.
+ * Whole vectors are stored in ascending order: what one writes beyond its row is written over by the next, and the last rows go float by float. */
 SL_INLINE void
 pack_rows(const int width, const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst)
 {
     ptrdiff_t p = 0;
 
-    if (rows == width && width % SL_LANES == 0) {
-        for (; p + SL_LANES <= k; p += SL_LANES) {
+    for (; rows >= width - width % SL_LANES && rows >= SL_LANES && p + 4 + (width % SL_LANES != 0 ? 4 : 0) <= k;
+         p += 4) {
+        SL_UNROLL
+        for (int block = 0; block + SL_LANES <= width; block += SL_LANES) {
+            vf column[4];
+            v_columns(src + block * ld + p, ld, column);
             SL_UNROLL
-            for (int block = 0; block < width / SL_LANES; block++) {
-                vf v[SL_LANES];
-                SL_UNROLL
-                for (int i = 0; i < SL_LANES; i++) {
-                    v[i] = v_load(src + (block * SL_LANES + i) * ld + p);
-                }
-                v_transpose(v);
-                SL_UNROLL
-                for (int i = 0; i < SL_LANES; i++) {
-                    v_store(dst + (p + i) * width + block * SL_LANES, v[i]);
-                }
+            for (int q = 0; q < 4; q++) {
+                v_store(dst + (p + q) * width + block, column[q]);
+            }
+        }
+        SL_UNROLL
+        for (int q = 0; q < 4; q++) {
+            SL_UNROLL
+            for (int i = width - width % SL_LANES; i < width; i++) {
+                dst[(p + q) * width + i] = i < rows ? src[i * ld + p + q] : 0.0F;
             }
         }
     }

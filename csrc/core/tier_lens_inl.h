@@ -128,19 +128,19 @@ lens_pack(const float *const *rows, ptrdiff_t n, ptrdiff_t p0, ptrdiff_t depth, 
 
     for (; i + SL_LANES <= n; i += SL_LANES) {
         ptrdiff_t p = 0;
-        for (; p + SL_LANES <= depth; p += SL_LANES) {
-            vf v[SL_LANES];
-            SL_UNROLL
+        for (; p + 4 <= depth; p += 4) {
+            float block[4 * SL_LANES];
+            vf column[4];
             for (int l = 0; l < SL_LANES; l++) {
-                v[l] = v_load(rows[i + l] + p0 + p);
+                memcpy(block + 4 * l, rows[i + l] + p0 + p, 4 * sizeof *block);
             }
-            v_transpose(v);
+            v_columns(block, 4, column);
             SL_UNROLL
-            for (int l = 0; l < SL_LANES; l++) {
-                float column[SL_LANES];
-                v_store(column, v[l]);
-                vd_store(pack + (p + l) * ld + i, vd_widen(column));
-                vd_store(pack + (p + l) * ld + i + SL_HALF, vd_widen(column + SL_HALF));
+            for (int q = 0; q < 4; q++) {
+                float values[SL_LANES];
+                v_store(values, column[q]);
+                vd_store(pack + (p + q) * ld + i, vd_widen(values));
+                vd_store(pack + (p + q) * ld + i + SL_HALF, vd_widen(values + SL_HALF));
             }
         }
         for (; p < depth; p++) {

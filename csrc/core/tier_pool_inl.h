@@ -24,12 +24,12 @@ row_max_strided(const float *x, ptrdiff_t step, ptrdiff_t n, float *m)
     } else if (step == 2) {
         for (ptrdiff_t i = 0; i < n; i++) {
             const float v = x[2 * i], top = m[i];
-            m[i] = (v > top) | (v != v) ? v : top;
+            m[i] = ((v > top) | (v != v)) ? v : top;
         }
     } else {
         for (ptrdiff_t i = 0; i < n; i++) {
             const float v = x[step * i], top = m[i];
-            m[i] = (v > top) | (v != v) ? v : top;
+            m[i] = ((v > top) | (v != v)) ? v : top;
         }
     }
 }

@@ -109,51 +109,58 @@ v_at_most(vf x, vf high)
     return v_select(x > high, high, x);
 }
 
-/* One stage of a transpose: swaps the off-diagonal h x h blocks of each 2h x 2h block. */
-#if SL_LANES == 16
-#define SL_SWAP8_LO 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
-#define SL_SWAP8_HI 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
-#define SL_SWAP4_LO 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27
-#define SL_SWAP4_HI 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31
-#define SL_SWAP2_LO 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
-#define SL_SWAP2_HI 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
-#define SL_SWAP1_LO 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30
-#define SL_SWAP1_HI 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31
-#elif SL_LANES == 8
-#define SL_SWAP4_LO 0, 1, 2, 3, 8, 9, 10, 11
-#define SL_SWAP4_HI 4, 5, 6, 7, 12, 13, 14, 15
-#define SL_SWAP2_LO 0, 1, 8, 9, 4, 5, 12, 13
-#define SL_SWAP2_HI 2, 3, 10, 11, 6, 7, 14, 15
-#define SL_SWAP1_LO 0, 8, 2, 10, 4, 12, 6, 14
-#define SL_SWAP1_HI 1, 9, 3, 11, 5, 13, 7, 15
-#else
-#define SL_SWAP2_LO 0, 1, 4, 5
-#define SL_SWAP2_HI 2, 3, 6, 7
-#define SL_SWAP1_LO 0, 4, 2, 6
-#define SL_SWAP1_HI 1, 5, 3, 7
-#endif
-
-#define SL_SWAP(v, h, lo, hi)                                                                                          \
-    SL_UNROLL                                                                                                          \
-    for (int i_ = 0; i_ < SL_LANES; i_++) {                                                                            \
-        if ((i_ & (h)) == 0) {                                                                                         \
-            const vf a_ = (v)[i_], b_ = (v)[i_ + (h)];                                                                 \
-            (v)[i_] = SL_SHUFFLE(a_, b_, lo);                                                                          \
-            (v)[i_ + (h)] = SL_SHUFFLE(a_, b_, hi);                                                                    \
-        }                                                                                                              \
-    }
-
-/* v[i][j] <-> v[j][i] of an SL_LANES x SL_LANES block held in registers. */
-SL_INLINE void
-v_transpose(vf v[SL_LANES])
+/* Four neighbours each of the rows 0, 4, 8, ... at p, as many as fill a vector. */
+SL_INLINE vf
+v_load_quads(const float *p, ptrdiff_t ld)
 {
 #if SL_LANES == 16
-    SL_SWAP(v, 8, SL_SWAP8_LO, SL_SWAP8_HI)
+    const __m512 low = _mm512_castps256_ps512(
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * ld), 1));
+    return (vf)_mm512_insertf32x4(_mm512_insertf32x4(low, _mm_loadu_ps(p + 8 * ld), 2), _mm_loadu_ps(p + 12 * ld), 3);
+#elif SL_LANES == 8
+    return (vf)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * ld), 1);
+#else
+    (void)ld;
+    return v_load(p);
 #endif
-#if SL_LANES >= 8
-    SL_SWAP(v, 4, SL_SWAP4_LO, SL_SWAP4_HI)
+}
+
+#if SL_LANES == 16
+#define SL_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define SL_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define SL_ZIP_LOW 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
+#define SL_ZIP_HIGH 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
+#define SL_PAIRS_LOW 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
+#define SL_PAIRS_HIGH 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
+#elif SL_LANES == 8
+#define SL_EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define SL_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define SL_ZIP_LOW 0, 8, 1, 9, 4, 12, 5, 13
+#define SL_ZIP_HIGH 2, 10, 3, 11, 6, 14, 7, 15
+#define SL_PAIRS_LOW 0, 1, 8, 9, 4, 5, 12, 13
+#define SL_PAIRS_HIGH 2, 3, 10, 11, 6, 7, 14, 15
+#else
+#define SL_EVEN 0, 2, 4, 6
+#define SL_ODD 1, 3, 5, 7
+#define SL_ZIP_LOW 0, 4, 1, 5
+#define SL_ZIP_HIGH 2, 6, 3, 7
+#define SL_PAIRS_LOW 0, 1, 4, 5
+#define SL_PAIRS_HIGH 2, 3, 6, 7
 #endif
-    SL_SWAP(v, 2, SL_SWAP2_LO, SL_SWAP2_HI)
-    SL_SWAP(v, 1, SL_SWAP1_LO, SL_SWAP1_HI)
+
+/* column[q][i] = p[i * ld + q] for q < 4, i < SL_LANES: a transpose of SL_LANES rows, four columns at a time. */
+SL_INLINE void
+v_columns(const float *p, ptrdiff_t ld, vf column[4])
+{
+    const float *third = p + 2 * ld;
+    const vf a = v_load_quads(p, ld), b = v_load_quads(p + ld, ld), c = v_load_quads(third, ld),
+             d = v_load_quads(third + ld, ld);
+    const vf ab_low = SL_SHUFFLE(a, b, SL_ZIP_LOW), ab_high = SL_SHUFFLE(a, b, SL_ZIP_HIGH);
+    const vf cd_low = SL_SHUFFLE(c, d, SL_ZIP_LOW), cd_high = SL_SHUFFLE(c, d, SL_ZIP_HIGH);
+
+    column[0] = SL_SHUFFLE(ab_low, cd_low, SL_PAIRS_LOW);
+    column[1] = SL_SHUFFLE(ab_low, cd_low, SL_PAIRS_HIGH);
+    column[2] = SL_SHUFFLE(ab_high, cd_high, SL_PAIRS_LOW);
+    column[3] = SL_SHUFFLE(ab_high, cd_high, SL_PAIRS_HIGH);
 }
 #endif

@@ -27,12 +27,12 @@ release(PyArrayObject *held[N_STATE])
 static int
 hold_state(PyObject *tuple, int positive_only, sl_topm *state, PyArrayObject *held[N_STATE])
 {
-    if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != N_STATE) {
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != N_STATE) {
         PyErr_Format(PyExc_TypeError, "state must be a tuple of %d arrays", N_STATE);
         return -1;
     }
     for (int i = 0; i < N_STATE; i++) {
-        held[i] = sl_array_inout(PyTuple_GET_ITEM(tuple, i), parts[i].type, parts[i].ndim, parts[i].name);
+        held[i] = sl_array_inout(PyTuple_GetItem(tuple, i), parts[i].type, parts[i].ndim, parts[i].name);
         if (held[i] == NULL || sl_same_length(held[i], 0, held[0], 0, parts[i].name, parts[0].name) < 0) {
             release(held);
             return -1;

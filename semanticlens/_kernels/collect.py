@@ -11,15 +11,16 @@ from semanticlens._kernels import resolve_threads
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-_PENDING = 64                                         # SL_TOPM_PENDING; the extension checks it
+_PENDING = 64  # SL_TOPM_PENDING; the extension checks it
 
 
 class TopM:
     """The m largest scores per component of everything offered so far.
 
-    Order: larger score first, equal scores by the smaller id.  NaN is counted and never kept, -inf ("no score") is never kept, +inf is.  Ids must
-    be distinct over the life of the object; the caller sees to that (a sample offered twice is kept twice).  The result depends only on what was
-    offered: not on batches, order or threads.  Not to be updated by two threads of the caller at once.
+    Order: larger score first, equal scores by the smaller id.  NaN is counted and never kept, -inf ("no score") is
+    never kept, +inf is.  Ids must be distinct over the life of the object; the caller sees to that (a sample offered
+    twice is kept twice).  The result depends only on what was offered: not on batches, order or threads.  Not to be
+    updated by two threads of the caller at once.
 
     Parameters
     ----------
@@ -29,8 +30,8 @@ class TopM:
 
     Notes
     -----
-    Values that beat their component's m-th score are appended to a short list and merged into the sorted lists 64 at a time, or when results are
-    read.  Memory: 12 m + 1060 bytes per component.
+    Values that beat their component's m-th score are appended to a short list and merged into the sorted
+    lists 64 at a time, or when results are read.  Memory: 12 m + 1060 bytes per component.
     """
 
     def __init__(self, n_components: int, m: int, *, positive_only: bool = False) -> None:
@@ -39,8 +40,16 @@ class TopM:
         self.positive_only = positive_only
         self._scores, self._ids = np.empty((n_components, m), np.float32), np.empty((n_components, m), np.int64)
         self._counts, self._nan_counts = np.empty(n_components, np.int64), np.empty(n_components, np.int64)
-        self._state = (self._scores, self._ids, self._counts, self._nan_counts, np.empty(n_components, np.float32), np.empty(n_components, np.int64),
-                       np.zeros((n_components, _PENDING, 2), np.int64), np.empty(n_components, np.int32))
+        self._state = (
+            self._scores,
+            self._ids,
+            self._counts,
+            self._nan_counts,
+            np.empty(n_components, np.float32),
+            np.empty(n_components, np.int64),
+            np.zeros((n_components, _PENDING, 2), np.int64),
+            np.empty(n_components, np.int32),
+        )
         self._pending = False
         _core.topm_init(self._state, positive_only=positive_only)
 
@@ -70,11 +79,15 @@ class TopM:
     def update(self, values: F32, ids: I64, *, n_threads: int | None = None) -> None:
         """Offer values (B, K) float32 of the samples ids (B,) int64."""
         self._pending = True
-        _core.topm_update(self._state, values, ids, positive_only=self.positive_only, n_threads=resolve_threads(n_threads))
+        _core.topm_update(
+            self._state, values, ids, positive_only=self.positive_only, n_threads=resolve_threads(n_threads)
+        )
 
     def merge(self, scores: F32, ids: I64, nan_counts: I64, *, n_threads: int | None = None) -> None:
         """Offer what another run over the same components and other samples kept: scores (K, n), ids (K, n), nan_counts (K,)."""
-        _core.topm_merge(self._state, scores, ids, positive_only=self.positive_only, n_threads=resolve_threads(n_threads))
+        _core.topm_merge(
+            self._state, scores, ids, positive_only=self.positive_only, n_threads=resolve_threads(n_threads)
+        )
         self._nan_counts += nan_counts
 
     def flush(self, *, n_threads: int | None = None) -> None:
@@ -98,4 +111,6 @@ class ClassTop:
 
     def update(self, values: F32, targets: I64, *, n_threads: int | None = None) -> None:
         """Offer values (B, K) float32 of samples of the classes targets (B,) int64."""
-        _core.class_top(self.scores, values, targets, positive_only=self.positive_only, n_threads=resolve_threads(n_threads))
+        _core.class_top(
+            self.scores, values, targets, positive_only=self.positive_only, n_threads=resolve_threads(n_threads)
+        )

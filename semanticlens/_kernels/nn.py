@@ -1,12 +1,13 @@
 """Kernels of the network engine, on float32 arrays.
 
-``out=`` takes a C-contiguous float32 array of the result's shape to write into, so that the executor can reuse memory; it must not overlap an
-input unless the function says so.  ``packed=`` takes what :func:`pack_conv2d` or :func:`pack_dense` made of the same weight on this machine
-and tier. Activations: "none", "relu", "relu6", "sigmoid", "silu", "hardsigmoid", "hardswish"; NaN stays NaN in all of them.
+``out=`` takes a C-contiguous float32 array of the result's shape to write into, so that the executor can reuse memory; it must
+not overlap an input unless the function says so. ``packed=`` takes what :func:`pack_conv2d` or :func:`pack_dense` made of the
+same weight on this machine and tier. Activations: "none", "relu", "relu6", "sigmoid", "silu", "hardsigmoid", "hardswish"; NaN
+stays NaN in all of them.
 
-Sums run in an order that the shape of the weights alone decides: a result is bit-identical for every thread count, with and without ``packed=``,
-and for every batch its picture or row is part of.  It may differ in the last bits between instruction-set tiers.  Float64 arrays raise TypeError;
-shapes that do not fit raise ValueError naming the argument.
+Sums run in an order that the shape of the weights alone decides: a result is bit-identical for every thread count, with and
+without ``packed=``, and for every batch its picture or row is part of. It may differ in the last bits between instruction-set
+tiers. Float64 arrays raise TypeError; shapes that do not fit raise ValueError naming the argument.
 """
 
 from __future__ import annotations
@@ -72,16 +73,17 @@ def pack_dense(weight: F32) -> F32 | None:
     return packed
 
 
-def conv2d(x: F32, weight: F32, bias: F32 | None = None, *, stride: tuple[int, int] = (1, 1), padding: tuple[int, int, int, int] = (0, 0, 0, 0),
-           dilation: tuple[int, int] = (1, 1), groups: int = 1, activation: str = "none", addend: F32 | None = None, packed: F32 | None = None,
-           out: F32 | None = None, n_threads: int | None = None) -> F32:
+def conv2d(x: F32, weight: F32, bias: F32 | None = None, *, stride: tuple[int, int] = (1, 1),
+           padding: tuple[int, int, int, int] = (0, 0, 0, 0), dilation: tuple[int, int] = (1, 1), groups: int = 1,
+           activation: str = "none", addend: F32 | None = None, packed: F32 | None = None, out: F32 | None = None,
+           n_threads: int | None = None) -> F32:
     """(B, C, H, W) * (O, C/groups, kh, kw) -> (B, O, H', W'); padding is (top, left, bottom, right).
 
     ``activation(conv(x) + bias + addend)``: ``addend`` (B, O, H', W') is a residual branch, added before the activation; it may be ``out``.
     Without ``packed`` the weights are packed anew in every call.  Raises ValueError where the kernel does not fit the padded picture.
     """
-    return _core.conv2d(x, weight, bias, addend, packed, out, stride, padding, dilation, groups, _number(ACTIVATIONS, activation, "activation"),
-                        resolve_threads(n_threads))
+    return _core.conv2d(x, weight, bias, addend, packed, out, stride, padding, dilation, groups,
+                        _number(ACTIVATIONS, activation, "activation"), resolve_threads(n_threads))
 
 
 def dense(x: F32, weight: F32, bias: F32 | None = None, *, activation: str = "none", packed: F32 | None = None, out: F32 | None = None,

@@ -1,7 +1,8 @@
 """Twins of the top-m kernels: sort everything, keep the best.
 
-One order everywhere: larger score first, equal scores (0.0 and -0.0 are equal) by the smaller id.  NaN is counted and never kept; -inf is "no
-score" and never kept; with ``positive_only`` neither is anything at or below 0.  Ids are distinct: each sample is offered once.
+One order everywhere: larger score first, equal scores (0.0 and -0.0 are equal) by the smaller id.  NaN is counted and
+never kept; -inf is "no score" and never kept; with ``positive_only`` neither is anything at or below 0.  Ids are
+distinct: each sample is offered once.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def merge(scores_a: F32, ids_a: I64, scores_b: F32, ids_b: I64) -> tuple[F32, I6
 
 
 def class_top(values: F32, targets: I64, n_classes: int, c: int, *, positive_only: bool = False) -> F32:
-    """The c best scores (n_classes, K, c) of the samples of each class, descending, -inf where there are fewer; values (N, K), targets (N,).
+    """The c best scores (n_classes, K, c) of the samples of each class, descending, -inf where there are fewer.
 
-    A target of -1 means no class.
+    values (N, K), targets (N,); a target of -1 means no class.
     """
     floor = 0.0 if positive_only else -np.inf
     result = np.full((n_classes, values.shape[1], c), -np.inf, np.float32)

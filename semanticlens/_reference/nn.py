@@ -73,7 +73,8 @@ def pool2d(x: Array, kind: str, kernel: tuple[int, int], *, stride: tuple[int, i
     windows = _windows(x, kernel, stride, grown, dilation, fill)[:, :, : sizes[0], : sizes[1]]
     if kind == "max":
         return windows.max(axis=(4, 5))
-    inside = np.pad(np.ones((1, 1, *x.shape[2:])), ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=1.0 if count_include_pad else 0.0)
+    inside = np.pad(np.ones((1, 1, *x.shape[2:])), ((0, 0), (0, 0), (top, bottom), (left, right)),
+                    constant_values=1.0 if count_include_pad else 0.0)
     counts = _windows(inside, kernel, stride, (0, 0, extra[0], extra[1]), dilation, 0.0)[:, :, : sizes[0], : sizes[1]].sum(axis=(4, 5))
     return (windows.sum(axis=(4, 5), dtype=np.float64) / counts).astype(x.dtype)
 

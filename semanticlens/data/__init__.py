@@ -5,4 +5,15 @@ from semanticlens.data.dataset import Dataset, Pictures, Subset
 from semanticlens.data.decode import decode, to_rgb
 from semanticlens.data.images import ImageArchive, ImageArray, ImageFolder
 
-__all__ = ["Dataset", "ImageArchive", "ImageArray", "ImageFolder", "Pictures", "Skipped", "Subset", "batches", "decode", "to_rgb"]
+__all__ = [
+    "Dataset",
+    "ImageArchive",
+    "ImageArray",
+    "ImageFolder",
+    "Pictures",
+    "Skipped",
+    "Subset",
+    "batches",
+    "decode",
+    "to_rgb",
+]

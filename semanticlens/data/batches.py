@@ -25,13 +25,22 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def batches(dataset: Dataset, transform: Transform, *, batch_size: int, start: int = 0, stop: int | None = None,
-            on_error: Literal["raise", "skip"] = "raise", workers: int = 2,
-            skipped: list[Skipped] | None = None) -> Generator[Batch, None, None]:
+def batches(
+    dataset: Dataset,
+    transform: Transform,
+    *,
+    batch_size: int,
+    start: int = 0,
+    stop: int | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    workers: int = 2,
+    skipped: list[Skipped] | None = None,
+) -> Generator[Batch, None, None]:
     """Go through ``dataset[start:stop]`` once.
 
-    Batch j covers the positions ``start + j * batch_size`` to ``start + (j + 1) * batch_size``; one with unusable pictures is shorter, one with
-    nothing else is left out.  At most two batches of pictures are held beside the one in use.  Closing the generator, or an error, stops the threads.
+    Batch j covers the positions ``start + j * batch_size`` to ``start + (j + 1) * batch_size``; one with unusable
+    pictures is shorter, one with nothing else is left out.  At most two batches of pictures are held beside the one
+    in use.  Closing the generator, or an error, stops the threads.
 
     Parameters
     ----------
@@ -65,7 +74,14 @@ def batches(dataset: Dataset, transform: Transform, *, batch_size: int, start: i
         raise ValueError(f"on_error={on_error!r}: must be 'raise' or 'skip'")
     if not 0 <= start <= stop <= n:
         raise ValueError(f"start={start}, stop={stop}: must be a part of the data set's {n:,} pictures")
-    return _batches(_Loader(dataset, transform), batch_size, range(start, stop), on_error == "skip", workers, [] if skipped is None else skipped)
+    return _batches(
+        _Loader(dataset, transform),
+        batch_size,
+        range(start, stop),
+        on_error == "skip",
+        workers,
+        [] if skipped is None else skipped,
+    )
 
 
 class _Loader:
@@ -79,12 +95,15 @@ class _Loader:
         if x.dtype != np.float32 or x.ndim != 3:
             raise TypeError(f"transform must return a float32 array (C, H, W), not {x.dtype} of shape {x.shape}")
         if not np.isfinite(x).all():
-            raise DataError(f"picture {index} of {self.dataset.name} has values that are not finite after the transform")
+            raise DataError(
+                f"picture {index} of {self.dataset.name} has values that are not finite after the transform"
+            )
         return x
 
 
-def _batches(load: _Loader, batch_size: int, positions: range, skip: bool, workers: int,
-             skipped: list[Skipped]) -> Generator[Batch, None, None]:
+def _batches(
+    load: _Loader, batch_size: int, positions: range, skip: bool, workers: int, skipped: list[Skipped]
+) -> Generator[Batch, None, None]:
     shape: tuple[int, ...] | None = None
     pictures = _ahead(load, positions, 2 * batch_size, workers)
     try:
@@ -100,8 +119,10 @@ def _batches(load: _Loader, batch_size: int, positions: range, skip: bool, worke
                     skipped.append(Skipped(index, str(error)))
                     continue
                 if shape is not None and picture.shape != shape:
-                    raise DataError(f"picture {index} of {load.dataset.name} is {picture.shape} after the transform, but those before it are {shape}: "
-                                    f"the transform must bring all pictures to one size")
+                    raise DataError(
+                        f"picture {index} of {load.dataset.name} is {picture.shape} after the transform, but those before it are {shape}: "
+                        f"the transform must bring all pictures to one size"
+                    )
                 shape = picture.shape
                 if x is None:
                     x = np.empty((size, *shape), np.float32)
@@ -113,11 +134,13 @@ def _batches(load: _Loader, batch_size: int, positions: range, skip: bool, worke
         pictures.close()
 
 
-def _ahead(load: _Loader, positions: range, depth: int, workers: int) -> Generator[Callable[[], NDArray[np.float32]], None, None]:
+def _ahead(
+    load: _Loader, positions: range, depth: int, workers: int
+) -> Generator[Callable[[], NDArray[np.float32]], None, None]:
     """For each position in turn, a call that gives its picture or raises what loading it raised; up to ``depth`` are in work."""
     if workers == 0:
         for index in positions:
-            yield lambda index=index: load(index)     # type: ignore[misc]
+            yield lambda index=index: load(index)  # type: ignore[misc]
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="semanticlens-decode")
     waiting: deque[Future[NDArray[np.float32]]] = deque()

@@ -47,7 +47,9 @@ class Pictures:
     without reading anything again.
     """
 
-    def __init__(self, name: str, names: Sequence[str], labels: ArrayLike | None, class_names: Sequence[str] | None) -> None:
+    def __init__(
+        self, name: str, names: Sequence[str], labels: ArrayLike | None, class_names: Sequence[str] | None
+    ) -> None:
         self._name = name
         self._names = list(names)
         self._labels, self._class_names = _checked_labels(labels, class_names, len(self._names))
@@ -130,12 +132,19 @@ class Subset(Pictures):
         if chosen.size == 0:
             raise DataError(f"subset of {parent.name}: indices is empty")
         if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
-            raise DataError(f"subset of {parent.name}: indices must be a list of whole numbers, not {chosen.dtype} of shape {chosen.shape}")
+            raise DataError(
+                f"subset of {parent.name}: indices must be a list of whole numbers, not {chosen.dtype} of shape {chosen.shape}"
+            )
         positions = [parent._position(int(i)) for i in chosen]
         if len(set(positions)) != len(positions):
             raise DataError(f"subset of {parent.name}: an index occurs twice")
         labels = None if parent.labels is None else parent.labels[positions]
-        super().__init__(name or f"{parent.name} ({len(positions)} of {len(parent)})", [parent._names[i] for i in positions], labels, parent.class_names)
+        super().__init__(
+            name or f"{parent.name} ({len(positions)} of {len(parent)})",
+            [parent._names[i] for i in positions],
+            labels,
+            parent.class_names,
+        )
         self._parent, self._positions = parent, positions
 
     def _image(self, index: int) -> Image.Image:
@@ -147,8 +156,9 @@ class Subset(Pictures):
         return self._parent._digest(position) if known is None else known
 
 
-def _checked_labels(labels: ArrayLike | None, class_names: Sequence[str] | None,
-                    n: int) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None]:
+def _checked_labels(
+    labels: ArrayLike | None, class_names: Sequence[str] | None, n: int
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None]:
     names = None if class_names is None else tuple(str(name) for name in class_names)
     if labels is None:
         if names is not None:

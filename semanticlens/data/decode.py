@@ -9,7 +9,9 @@ from PIL import Image, ImageOps
 
 from semanticlens._errors import DataError
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"})
+EXTENSIONS = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
 REMEDY = "remove or repair it, or pass on_error='skip'"
 
 
@@ -30,11 +32,15 @@ def decode(content: bytes, name: str) -> Image.Image:
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{name}: {error} If the file is to be trusted, raise PIL.Image.MAX_IMAGE_PIXELS (now "
-                        f"{Image.MAX_IMAGE_PIXELS:,}); else {REMEDY}") from None
+        raise DataError(
+            f"{name}: {error} If the file is to be trusted, raise PIL.Image.MAX_IMAGE_PIXELS (now "
+            f"{Image.MAX_IMAGE_PIXELS:,}); else {REMEDY}"
+        ) from None
     except MemoryError:
         raise
-    except Exception as error:                        # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+    except (
+        Exception
+    ) as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
         raise DataError(f"{name}: cannot be read as a picture ({type(error).__name__}: {error}); {REMEDY}") from None
 
 
@@ -52,7 +58,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode == "RGB" and "transparency" not in image.info:
         return image if type(image) is Image.Image else image.copy()
-    if mode.startswith("I"):                          # I, I;16, I;16B, I;16L: grey of 16 bits; Pillow's own conversion clips at 255
+    if mode.startswith("I"):  # I, I;16, I;16B, I;16L: grey of 16 bits; Pillow's own conversion clips at 255
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"grey values from {values.min()} to {values.max()} do not fit 16 bits")

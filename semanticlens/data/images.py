@@ -18,7 +18,7 @@ from semanticlens._errors import DataError
 from semanticlens.data.dataset import Pictures
 from semanticlens.data.decode import EXTENSIONS, REMEDY, decode
 
-MAX_FILE_BYTES = 1 << 29                              # one picture file larger than this (512 MiB) is refused unread
+MAX_FILE_BYTES = 1 << 29  # one picture file larger than this (512 MiB) is refused unread
 _UNREADABLE = bytes(32)
 
 
@@ -62,14 +62,20 @@ class ImageFolder(_Files):
         No such folder, no picture in it, or a picture outside any class folder.
     """
 
-    def __init__(self, path: str | os.PathLike[str], labels: Literal["none", "folders"] = "none", *, name: str | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], labels: Literal["none", "folders"] = "none", *, name: str | None = None
+    ) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            raise DataError(f"{self.path} is not a folder; give the folder that holds the pictures" +
-                            (" (a zip archive is read by ImageArchive)" if self.path.suffix.lower() == ".zip" else ""))
+            raise DataError(
+                f"{self.path} is not a folder; give the folder that holds the pictures"
+                + (" (a zip archive is read by ImageArchive)" if self.path.suffix.lower() == ".zip" else "")
+            )
         names = _picture_names(self.path)
         if not names:
-            raise DataError(f"there is no picture in {self.path}: looked for {', '.join(sorted(EXTENSIONS))}, in all folders below it")
+            raise DataError(
+                f"there is no picture in {self.path}: looked for {', '.join(sorted(EXTENSIONS))}, in all folders below it"
+            )
         numbers, classes = _folder_labels(names, labels, str(self.path))
         super().__init__(name or self.path.resolve().name, names, numbers, classes)
 
@@ -83,7 +89,9 @@ class ImageFolder(_Files):
             if not stat.S_ISREG(status.st_mode):
                 raise DataError(f"{file}: not a regular file; {REMEDY}")
             if status.st_size > MAX_FILE_BYTES:
-                raise DataError(f"{file}: {status.st_size:,} bytes are more than a picture may have ({MAX_FILE_BYTES:,}); {REMEDY}")
+                raise DataError(
+                    f"{file}: {status.st_size:,} bytes are more than a picture may have ({MAX_FILE_BYTES:,}); {REMEDY}"
+                )
             return file.read_bytes()
         except OSError as error:
             raise DataError(f"{file}: cannot be read ({error.strerror or error}); {REMEDY}") from None
@@ -106,7 +114,9 @@ class ImageArchive(_Files):
         Not a zip file, damaged, encrypted, without pictures, with a name twice, or with an entry that claims more than 512 MiB.
     """
 
-    def __init__(self, path: str | os.PathLike[str], labels: Literal["none", "folders"] = "none", *, name: str | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], labels: Literal["none", "folders"] = "none", *, name: str | None = None
+    ) -> None:
         self.path = Path(path)
         try:
             self._zip = zipfile.ZipFile(self.path)
@@ -126,14 +136,16 @@ class ImageArchive(_Files):
     def _pictures(self) -> dict[str, zipfile.ZipInfo]:
         found: dict[str, zipfile.ZipInfo] = {}
         for entry in self._zip.infolist():
-            if entry.filename.endswith("/") or not _is_picture_name(entry.filename):   # is_dir() fails on an empty name
+            if entry.filename.endswith("/") or not _is_picture_name(entry.filename):  # is_dir() fails on an empty name
                 continue
             if entry.filename in found:
                 raise DataError(f"{self.path}: the name {entry.filename!r} occurs twice; make the archive anew")
             if entry.flag_bits & 1:
                 raise DataError(f"{self.path}: {entry.filename!r} is encrypted; give an archive without a password")
             if entry.file_size > MAX_FILE_BYTES:
-                raise DataError(f"{self.path}: {entry.filename!r} claims {entry.file_size:,} bytes, more than a picture may have ({MAX_FILE_BYTES:,})")
+                raise DataError(
+                    f"{self.path}: {entry.filename!r} claims {entry.file_size:,} bytes, more than a picture may have ({MAX_FILE_BYTES:,})"
+                )
             found[entry.filename] = entry
         if not found:
             raise DataError(f"there is no picture in {self.path}: looked for {', '.join(sorted(EXTENSIONS))}")
@@ -142,12 +154,18 @@ class ImageArchive(_Files):
     def _read(self, index: int) -> bytes:
         entry = self._entries[self._names[index]]
         try:
-            with self._zip.open(entry) as file:       # reads share one handle under zipfile's own lock
+            with self._zip.open(entry) as file:  # reads share one handle under zipfile's own lock
                 content = file.read(MAX_FILE_BYTES + 1)
-        except Exception as error:                    # BadZipFile, zlib.error, NotImplementedError, EOFError, OSError: all mean the same here
-            raise DataError(f"{self._where(index)}: the entry is damaged ({type(error).__name__}: {error}); {REMEDY}") from None
+        except (
+            Exception
+        ) as error:  # BadZipFile, zlib.error, NotImplementedError, EOFError, OSError: all mean the same here
+            raise DataError(
+                f"{self._where(index)}: the entry is damaged ({type(error).__name__}: {error}); {REMEDY}"
+            ) from None
         if len(content) != entry.file_size:
-            raise DataError(f"{self._where(index)}: the entry has {len(content):,} bytes but claims {entry.file_size:,}; {REMEDY}")
+            raise DataError(
+                f"{self._where(index)}: the entry has {len(content):,} bytes but claims {entry.file_size:,}; {REMEDY}"
+            )
         return content
 
     def close(self) -> None:
@@ -174,14 +192,26 @@ class ImageArray(Pictures):
     name : str
     """
 
-    def __init__(self, images: NDArray[np.uint8], labels: ArrayLike | None = None, *, class_names: Sequence[str] | None = None,
-                 name: str = "array") -> None:
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        labels: ArrayLike | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        name: str = "array",
+    ) -> None:
         array: NDArray[Any] = np.asarray(images)
         if array.dtype != np.uint8:
             raise DataError(f"images must be uint8 (0 to 255), not {array.dtype}")
         if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3):
-            raise DataError(f"images must have the shape (n, H, W, 3) or (n, H, W), not {array.shape}" +
-                            ("; move the colour axis last: images.transpose(0, 2, 3, 1)" if array.ndim == 4 and array.shape[1] == 3 else ""))
+            raise DataError(
+                f"images must have the shape (n, H, W, 3) or (n, H, W), not {array.shape}"
+                + (
+                    "; move the colour axis last: images.transpose(0, 2, 3, 1)"
+                    if array.ndim == 4 and array.shape[1] == 3
+                    else ""
+                )
+            )
         if 0 in array.shape:
             raise DataError(f"images has the shape {array.shape}: there is no pixel in it")
         super().__init__(name, [str(i) for i in range(len(array))], labels, class_names)
@@ -197,7 +227,9 @@ class ImageArray(Pictures):
 
 def _is_picture_name(name: str) -> bool:
     path = PurePosixPath(name)
-    return path.suffix.lower() in EXTENSIONS and not any(part.startswith((".", "__MACOSX")) for part in path.parts if part not in (".", ".."))
+    return path.suffix.lower() in EXTENSIONS and not any(
+        part.startswith((".", "__MACOSX")) for part in path.parts if part not in (".", "..")
+    )
 
 
 def _picture_names(root: Path) -> list[str]:
@@ -217,7 +249,9 @@ def _folder_labels(names: Sequence[str], how: str, where: str) -> tuple[NDArray[
     parts = [PurePosixPath(name).parts for name in names]
     for name, part in zip(names, parts, strict=True):
         if len(part) < 2:
-            raise DataError(f"labels='folders', but {name} lies directly in {where}: put every picture into the folder of its class")
+            raise DataError(
+                f"labels='folders', but {name} lies directly in {where}: put every picture into the folder of its class"
+            )
     classes = sorted({part[0] for part in parts})
     number = {name: y for y, name in enumerate(classes)}
     return np.array([number[part[0]] for part in parts], np.int64), classes

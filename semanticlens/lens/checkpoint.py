@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,12 @@ FORMAT = "semanticlens-checkpoint"
 SCHEMA = "1"
 
 
-def write(path: str | os.PathLike[str], made_of: Mapping[str, Any], state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+def write(
+    path: str | os.PathLike[str],
+    made_of: Mapping[str, Any],
+    state: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+) -> None:
     """Replace the checkpoint at ``path``.
 
     Raises
@@ -28,13 +34,20 @@ def write(path: str | os.PathLike[str], made_of: Mapping[str, Any], state: Mappi
     """
     record = dump_record({"made_of": made_of, "state": state})
     try:
-        write_tensors(path, arrays, {"format": FORMAT, "schema": SCHEMA, "record": record, "sha256": digest(record, arrays)})
+        write_tensors(
+            path, arrays, {"format": FORMAT, "schema": SCHEMA, "record": record, "sha256": digest(record, arrays)}
+        )
     except OSError as error:
-        raise OSError(error.errno, f"the checkpoint could not be written ({error.strerror or error}): free some space or choose another place; "
-                                   f"an earlier checkpoint is still intact", str(path)) from None
+        raise OSError(
+            error.errno,
+            f"the checkpoint could not be written ({error.strerror or error}); one written earlier is intact",
+            str(path),
+        ) from None
 
 
-def read(path: str | os.PathLike[str], made_of: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]] | None:
+def read(
+    path: str | os.PathLike[str], made_of: Mapping[str, Any]
+) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]] | None:
     """State and arrays of the checkpoint at ``path``; None if there is none.  Files left by a killed writer are removed.
 
     Raises
@@ -44,9 +57,9 @@ def read(path: str | os.PathLike[str], made_of: Mapping[str, Any]) -> tuple[dict
     ModelFileError
         If it is not a checkpoint, or damaged.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # as atomic_write does
     if path.parent.is_dir():
-        for stale in path.parent.glob(f".{_escaped(path.name)}.*.tmp"):
+        for stale in path.parent.glob(f".{glob.escape(path.name[:200])}.*.tmp"):
             with contextlib.suppress(OSError):
                 stale.unlink()
     if not path.exists():
@@ -58,7 +71,11 @@ def read(path: str | os.PathLike[str], made_of: Mapping[str, Any]) -> tuple[dict
         raise ModelFileError(f"{path}: its record lacks {error}") from None
     differences = list(_differences("", then, made_of))
     if differences:
-        raise MismatchError(f"checkpoint {path} is of another run: " + "; ".join(differences) + ". Delete it, or give this run a file of its own")
+        raise MismatchError(
+            f"checkpoint {path} is of another run: "
+            + "; ".join(differences)
+            + ". Delete it, or give this run a file of its own"
+        )
     return state, arrays
 
 
@@ -74,7 +91,3 @@ def _differences(where: str, then: Any, now: Any) -> list[str]:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else text[:97] + "..."
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

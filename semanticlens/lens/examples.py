@@ -56,11 +56,20 @@ class LayerExamples:
 
     def __post_init__(self) -> None:
         shape = self.scores.shape
-        if len(shape) != 2 or self.ids.shape != shape or self.counts.shape != shape[:1] or self.nan_counts.shape != shape[:1]:
-            raise ValueError(f"layer {self.layer!r}: ids {self.ids.shape}, scores {shape}, counts {self.counts.shape} and nan_counts "
-                             f"{self.nan_counts.shape} do not belong together: (K, m), (K, m), (K,), (K,)")
+        if (
+            len(shape) != 2
+            or self.ids.shape != shape
+            or self.counts.shape != shape[:1]
+            or self.nan_counts.shape != shape[:1]
+        ):
+            raise ValueError(
+                f"layer {self.layer!r}: ids {self.ids.shape}, scores {shape}, counts {self.counts.shape} and nan_counts "
+                f"{self.nan_counts.shape} do not belong together: (K, m), (K, m), (K,), (K,)"
+            )
         if self.class_scores is not None and (self.class_scores.ndim != 3 or self.class_scores.shape[1] != shape[0]):
-            raise ValueError(f"layer {self.layer!r}: class_scores has the shape {self.class_scores.shape}, not (classes, {shape[0]}, c)")
+            raise ValueError(
+                f"layer {self.layer!r}: class_scores has the shape {self.class_scores.shape}, not (classes, {shape[0]}, c)"
+            )
         for array in (self.ids, self.scores, self.counts, self.nan_counts, self.class_scores):
             if array is not None and array.flags.writeable:
                 array.flags.writeable = False
@@ -85,7 +94,8 @@ class LayerExamples:
         valid = self.class_scores > -np.inf
         n = valid.sum(axis=2)
         total = np.where(valid, self.class_scores, 0.0).sum(axis=2, dtype=np.float64)
-        return np.where(n > 0, total / np.maximum(n, 1), np.nan).T.astype(np.float32)
+        affinity: NDArray[np.float32] = np.where(n > 0, total / np.maximum(n, 1), np.nan).T.astype(np.float32)
+        return affinity
 
     def top_classes(self, n: int = 5, *, relative: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The classes whose best samples stimulate each component most.
@@ -109,7 +119,7 @@ class LayerExamples:
             raise ValueError(f"layer {self.layer!r} has no class statistics: collect with labels")
         if n < 1:
             raise ValueError(f"n={n}: must be at least 1")
-        order = np.argsort(-affinity, axis=1, kind="stable")[:, :n]            # NaN sorts last
+        order = np.argsort(-affinity, axis=1, kind="stable")[:, :n]  # NaN sorts last
         best = np.take_along_axis(affinity, order, axis=1)
         classes = np.where(np.isnan(best), -1, order).astype(np.int64)
         if relative:
@@ -121,22 +131,39 @@ class LayerExamples:
         """Plain lists and numbers; -inf becomes None."""
         affinity = self.class_affinity
         return {
-            "layer": self.layer, "pool": self.pool, "n_samples": self.n_samples,
-            "ids": self.ids.tolist(), "scores": [[s if s > -np.inf else None for s in row] for row in self.scores.tolist()],
-            "counts": self.counts.tolist(), "nan_counts": self.nan_counts.tolist(), "dead": self.dead.tolist(),
-            "class_affinity": None if affinity is None else [[None if a != a else a for a in row] for row in affinity.tolist()],
+            "layer": self.layer,
+            "pool": self.pool,
+            "n_samples": self.n_samples,
+            "ids": self.ids.tolist(),
+            "scores": [[s if s > -np.inf else None for s in row] for row in self.scores.tolist()],
+            "counts": self.counts.tolist(),
+            "nan_counts": self.nan_counts.tolist(),
+            "dead": self.dead.tolist(),
+            "class_affinity": None
+            if affinity is None
+            else [[None if a != a else a for a in row] for row in affinity.tolist()],
         }
 
     def __repr__(self) -> str:
         classes = "" if self.class_scores is None else f", {len(self.class_scores)} classes"
-        return (f"LayerExamples({self.layer!r}, {len(self):,} components ({int(self.dead.sum()):,} dead), top {self.ids.shape[1]} of "
-                f"{self.n_samples:,} samples, pool {self.pool}{classes})")
+        return (
+            f"LayerExamples({self.layer!r}, {len(self):,} components ({int(self.dead.sum()):,} dead), top {self.ids.shape[1]} of "
+            f"{self.n_samples:,} samples, pool {self.pool}{classes})"
+        )
 
     def _repr_html_(self) -> str:
         from semanticlens.plot import html
 
-        rows = [[k, int(self.counts[k]), _number(self.scores[k, 0]), ", ".join(str(i) for i in self.ids[k, :5] if i >= 0),
-                 "dead" if dead else ""] for k, dead in zip(range(min(len(self), 20)), self.dead, strict=False)]
+        rows = [
+            [
+                k,
+                int(self.counts[k]),
+                _number(self.scores[k, 0]),
+                ", ".join(str(i) for i in self.ids[k, :5] if i >= 0),
+                "dead" if dead else "",
+            ]
+            for k, dead in zip(range(min(len(self), 20)), self.dead, strict=False)
+        ]
         return html.table(["component", "examples", "best score", "best ids", ""], rows)
 
 
@@ -194,22 +221,32 @@ class ConceptExamples(Mapping[str, LayerExamples]):
         return {"record": self.record, "layers": {name: layer.to_dict() for name, layer in self.layers.items()}}
 
     def __repr__(self) -> str:
-        lines = [f"ConceptExamples: network {self.record['network']['name']!r} on {self.record['data']['name']!r}, {self.n_samples:,} samples"]
-        lines += [f"  {name:<24} {len(e):>7,} components  {int(e.dead.sum()):>6,} dead  top {e.ids.shape[1]}  pool {e.pool}"
-                  for name, e in self.layers.items()]
+        lines = [
+            f"ConceptExamples: network {self.record['network']['name']!r} on {self.record['data']['name']!r}, {self.n_samples:,} samples"
+        ]
+        lines += [
+            f"  {name:<24} {len(e):>7,} components  {int(e.dead.sum()):>6,} dead  top {e.ids.shape[1]}  pool {e.pool}"
+            for name, e in self.layers.items()
+        ]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         from semanticlens.plot import html
 
-        rows = [[name, len(e), int(e.dead.sum()), e.ids.shape[1], e.n_samples, e.pool] for name, e in self.layers.items()]
+        rows = [
+            [name, len(e), int(e.dead.sum()), e.ids.shape[1], e.n_samples, e.pool] for name, e in self.layers.items()
+        ]
         return html.table(["layer", "components", "dead", "examples each", "samples", "pool"], rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; equal examples give equal bytes."""
-        arrays = {f"{name}/{key}": value for name, layer in self.layers.items() for key, value in _arrays(layer).items()}
+        arrays = {
+            f"{name}/{key}": value for name, layer in self.layers.items() for key, value in _arrays(layer).items()
+        }
         record = dump_record(self.record)
-        write_tensors(path, arrays, {"format": FORMAT, "schema": SCHEMA, "record": record, "sha256": digest(record, arrays)})
+        write_tensors(
+            path, arrays, {"format": FORMAT, "schema": SCHEMA, "record": record, "sha256": digest(record, arrays)}
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ConceptExamples:
@@ -222,9 +259,13 @@ class ConceptExamples(Mapping[str, LayerExamples]):
         """
         record, arrays = read_recorded(path, FORMAT, SCHEMA, "concept examples")
         try:
+            for key in (*_SAME, "samples", "skipped", "version"):
+                record[key]
             layers = {name: _layer(name, record, arrays) for name in record["layers"]}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFileError(f"{path}: its record does not describe its arrays ({type(error).__name__}: {error})") from None
+            raise ModelFileError(
+                f"{path}: its record does not describe its arrays ({type(error).__name__}: {error})"
+            ) from None
         return cls(layers, record)
 
     def merge(self, *others: ConceptExamples) -> ConceptExamples:
@@ -251,12 +292,22 @@ def _arrays(layer: LayerExamples) -> dict[str, NDArray[Any]]:
 
 
 def _layer(name: str, record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> LayerExamples:
-    expected = {"ids": np.int64, "scores": np.float32, "counts": np.int64, "nan_counts": np.int64, "class_scores": np.float32}
+    expected = {
+        "ids": np.int64,
+        "scores": np.float32,
+        "counts": np.int64,
+        "nan_counts": np.int64,
+        "class_scores": np.float32,
+    }
     found = {key: arrays[f"{name}/{key}"] for key in expected if f"{name}/{key}" in arrays}
     for key, array in found.items():
         if array.dtype != expected[key]:
             raise ValueError(f"{name}/{key} is {array.dtype}, not {np.dtype(expected[key])}")
-    return LayerExamples(name, n_samples=len(IdSet(record["samples"])), pool=str(record["parameters"]["pool"][name]), **found)
+    if found["ids"].min(initial=0) < -1 or not np.array_equal(found["counts"], (found["ids"] >= 0).sum(axis=-1)):
+        raise ValueError(f"{name}/ids and {name}/counts do not belong together")
+    return LayerExamples(
+        name, n_samples=len(IdSet(record["samples"])), pool=str(record["parameters"]["pool"][name]), **found
+    )
 
 
 def dump_record(record: Mapping[str, Any]) -> str:
@@ -269,16 +320,24 @@ def digest(record: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     return hashlib.sha256(f"{record}\n{sha256_of_arrays(arrays)}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def read_recorded(path: str | os.PathLike[str], file_format: str, schema: str, what: str) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:
+def read_recorded(
+    path: str | os.PathLike[str], file_format: str, schema: str, what: str
+) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:
     """Record and arrays of a file written with :func:`dump_record` and :func:`digest`, checked."""
     file = read_tensors(path)
     metadata = file.metadata
     if metadata.get("format") != file_format:
-        raise ModelFileError(f"{path}: this file holds {metadata.get('format', 'plain tensors')!r}, not {what} ({file_format!r})")
+        raise ModelFileError(
+            f"{path}: this file holds {metadata.get('format', 'plain tensors')!r}, not {what} ({file_format!r})"
+        )
     if metadata.get("schema") != schema:
-        raise ModelFileError(f"{path}: {what} of schema {metadata.get('schema')!r}; this version reads schema {schema!r}: make it anew or update the package")
+        raise ModelFileError(
+            f"{path}: {what} of schema {metadata.get('schema')!r}; this version reads schema {schema!r}: make it anew or update the package"
+        )
     if metadata.get("sha256") != digest(metadata.get("record", ""), file):
-        raise ModelFileError(f"{path}: the contents do not match their SHA-256: the file was damaged or changed; make it anew")
+        raise ModelFileError(
+            f"{path}: the contents do not match their SHA-256: the file was damaged or changed; make it anew"
+        )
     try:
         record = json.loads(metadata.get("record", ""))
     except (ValueError, RecursionError) as error:
@@ -294,15 +353,24 @@ _SAME = ("network", "data", "layers", "parameters", "labels", "class_names")
 def _merge(a: ConceptExamples, b: ConceptExamples) -> ConceptExamples:
     for key in _SAME:
         if a.record[key] != b.record[key]:
-            raise MismatchError(f"cannot merge concept examples: {key} is {a.record[key]} in one and {b.record[key]} in the other")
+            raise MismatchError(
+                f"cannot merge concept examples: {key} is {a.record[key]} in one and {b.record[key]} in the other"
+            )
     seen_a, seen_b = IdSet(a.record["samples"]), IdSet(b.record["samples"])
     if not seen_a.isdisjoint(seen_b):
-        raise MismatchError(f"cannot merge concept examples: samples {_short(seen_a)} and {_short(seen_b)} overlap, they would count twice")
+        raise MismatchError(
+            f"cannot merge concept examples: samples {_short(seen_a)} and {_short(seen_b)} overlap, they would count twice"
+        )
     if a.record["version"] != b.record["version"]:
-        raise MismatchError(f"cannot merge concept examples of package versions {a.record['version']} and {b.record['version']}")
+        raise MismatchError(
+            f"cannot merge concept examples of package versions {a.record['version']} and {b.record['version']}"
+        )
     samples = seen_a.union(seen_b)
     skipped = sorted(a.skipped + b.skipped, key=lambda entry: int(entry["id"]))
-    return ConceptExamples({name: _merge_layer(a[name], b[name], len(samples)) for name in a}, {**a.record, "samples": samples.intervals, "skipped": skipped})
+    return ConceptExamples(
+        {name: _merge_layer(a[name], b[name], len(samples)) for name in a},
+        {**a.record, "samples": samples.intervals, "skipped": skipped},
+    )
 
 
 def _short(ids: IdSet) -> str:
@@ -312,7 +380,9 @@ def _short(ids: IdSet) -> str:
 
 def _merge_layer(a: LayerExamples, b: LayerExamples, n_samples: int) -> LayerExamples:
     if a.scores.shape != b.scores.shape:
-        raise MismatchError(f"cannot merge concept examples: layer {a.layer!r} has {a.scores.shape} (components, top) in one, {b.scores.shape} in the other")
+        raise MismatchError(
+            f"cannot merge concept examples: layer {a.layer!r} has {a.scores.shape} (components, top) in one, {b.scores.shape} in the other"
+        )
     best = kernels.TopM(*a.scores.shape)
     for part in (a, b):
         best.merge(part.scores, part.ids, part.nan_counts)

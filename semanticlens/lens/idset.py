@@ -59,7 +59,7 @@ class IdSet:
     def _add_run(self, start: int, stop: int) -> None:
         first = bisect.bisect_left(self._stops, start)
         last = bisect.bisect_right(self._starts, stop)
-        if first < last:                              # touches or overlaps the intervals first .. last - 1
+        if first < last:  # touches or overlaps the intervals first .. last - 1
             start, stop = min(start, self._starts[first]), max(stop, self._stops[last - 1])
         self._starts[first:last] = [start]
         self._stops[first:last] = [stop]

@@ -15,7 +15,7 @@ from semanticlens._kernels import nn as kernels
 _CONV = ("conv_mean", "conv_max", "conv_sum", "conv_absmean", "conv_absmax")
 _TOKENS = ("transformer_mean", "transformer_max", "transformer_sum", "transformer_absmean", "transformer_absmax")
 _SHAPES = {2: "(B, K)", 3: "(B, T, K)", 4: "(B, K, H, W)"}
-_ABS_NORM_EPS = 1e-10                                 # as in CRP: R_k / (sum_j |R_j| + eps)
+_ABS_NORM_EPS = 1e-10  # as in CRP: R_k / (sum_j |R_j| + eps)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Pooling:
 
     Notes
     -----
-    "abs" takes the absolute value before pooling.  Means and sums are formed in double.  NaN at any position gives NaN.  Mean and sum rank alike
-    where all samples have the same number of positions.
+    "abs" takes the absolute value before pooling.  Means and sums are formed in double.  NaN at any position gives
+    NaN.  Mean and sum rank alike where all samples have the same number of positions.
     """
 
     kind: str = "auto"
@@ -48,14 +48,20 @@ class Pooling:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"pool={self.kind!r} is unknown; there are {', '.join(KINDS)}; special_token(p) as 'special_token:p'")
+            raise ValueError(
+                f"pool={self.kind!r} is unknown; there are {', '.join(KINDS)}; special_token(p) as 'special_token:p'"
+            )
         if self.token != 0 and self.kind != "special_token":
             raise ValueError(f"pool={self.kind!r} takes no token (token={self.token})")
 
     @property
     def name(self) -> str:
         """Text that :func:`pooling` reads back, for records."""
-        return self.kind + (f":{self.token}" if self.kind == "special_token" else "") + ("+abs_norm" if self.abs_norm else "")
+        return (
+            self.kind
+            + (f":{self.token}" if self.kind == "special_token" else "")
+            + ("+abs_norm" if self.abs_norm else "")
+        )
 
     def __call__(self, activations: ArrayLike, *, layer: str = "", n_threads: int | None = None) -> NDArray[np.float32]:
         """Pool ``activations`` to (B, K) float32, C-contiguous; errors name ``layer``."""
@@ -78,10 +84,15 @@ class Pooling:
                 return "abs" if kind.startswith("abs") else "none"
             if prefix is not None:
                 return prefix + kind
-            raise DataError(f"{where} have the shape {x.shape}; pool={self.kind!r} takes (B, K), (B, T, K) or (B, K, H, W)")
+            raise DataError(
+                f"{where} have the shape {x.shape}; pool={self.kind!r} takes (B, K), (B, T, K) or (B, K, H, W)"
+            )
         wanted = 2 if kind == "none" else 4 if kind in _CONV else 3
         if x.ndim != wanted:
-            raise DataError(f"{where} have the shape {x.shape}, but pool={self.kind!r} takes {_SHAPES[wanted]}; 'auto' chooses by the number of dimensions")
+            raise DataError(
+                f"{where} have the shape {x.shape}, but pool={self.kind!r} takes {_SHAPES[wanted]}; 'auto' chooses by "
+                f"the number of dimensions"
+            )
         return kind
 
     def _pooled(self, x: NDArray[np.float32], kind: str, where: str, n_threads: int | None) -> NDArray[np.float32]:
@@ -95,7 +106,10 @@ class Pooling:
             return x[:, self.token]
         family, _, what = kind.partition("_")
         if what == "sum":
-            return x.sum(axis=(2, 3) if family == "conv" else 1, dtype=np.float64).astype(np.float32)
+            total: NDArray[np.float32] = x.sum(axis=(2, 3) if family == "conv" else 1, dtype=np.float64).astype(
+                np.float32
+            )
+            return total
         positions = x.reshape(*x.shape[:2], -1) if family == "conv" else x.transpose(0, 2, 1)
         return kernels.reduce_positions(np.ascontiguousarray(positions), what, n_threads=n_threads)
 
@@ -117,6 +131,8 @@ def pooling(text: str | Pooling) -> Pooling:
         raise TypeError(f"pool must be a name or a Pooling, not {type(text).__name__}")
     match = re.fullmatch(r"(\w+?)(?::(-?\d+))?(\+abs_norm)?", text)
     if match is None:
-        raise ValueError(f"pool={text!r} is unknown; there are {', '.join(KINDS)}; special_token(p) as 'special_token:p'")
+        raise ValueError(
+            f"pool={text!r} is unknown; there are {', '.join(KINDS)}; special_token(p) as 'special_token:p'"
+        )
     kind, token, abs_norm = match.groups()
     return Pooling(kind, token=int(token or 0), abs_norm=abs_norm is not None)

@@ -28,15 +28,21 @@ class ActivationSource(Protocol):
 class RunsLayers(Protocol):
     """The part of :class:`semanticlens.Network` that collecting needs."""
 
-    name: str
-    layers: Any
-    preprocess: Any
-    fingerprint: str
+    @property
+    def name(self) -> str: ...                        # noqa: D102
+    @property
+    def layers(self) -> Any: ...                      # noqa: D102
+    @property
+    def preprocess(self) -> Any: ...                  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...                 # noqa: D102
 
     def resolve(self, name: str) -> str:
         """The node that a name stands for, or :class:`LayerNotFoundError`."""
 
-    def run(self, x: NDArray[np.float32], record: Sequence[str], *, n_threads: int | None = None) -> Mapping[str, NDArray[np.float32]]:
+    def run(
+        self, x: NDArray[np.float32], record: Sequence[str], *, n_threads: int | None = None
+    ) -> Mapping[str, NDArray[np.float32]]:
         """Outputs of the layers in ``record``."""
 
 
@@ -59,13 +65,26 @@ class NetworkSource:
     n_threads : int, optional
     """
 
-    def __init__(self, network: RunsLayers, images: Dataset, layers: Sequence[str], *, batch_size: int = 32, transform: Transform | None = None,
-                 start: int = 0, stop: int | None = None, on_error: Literal["raise", "skip"] = "raise", n_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        network: RunsLayers,
+        images: Dataset,
+        layers: Sequence[str],
+        *,
+        batch_size: int = 32,
+        transform: Transform | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        n_threads: int | None = None,
+    ) -> None:
         if transform is None:
             transform = network.preprocess
         if transform is None:
-            raise ValueError(f"network {network.name!r} does not say how pictures become its input: give transform=, a function from a PIL picture to "
-                             f"a float32 array (C, H, W), or set the network's preprocess")
+            raise ValueError(
+                f"network {network.name!r} does not say how pictures become its input: give transform=, a function from a PIL picture to "
+                f"a float32 array (C, H, W), or set the network's preprocess"
+            )
         if len(images) == 0:
             raise DataError(f"the data set {images.name!r} has no pictures")
         self.network, self.images, self.layers = network, images, check_layers(network, layers)
@@ -83,8 +102,15 @@ class NetworkSource:
     def batches_from(self, start: int) -> Iterator[Batch]:
         """The batches from position ``start`` on."""
         self.skipped.clear()
-        pictures = batches(self.images, self.transform, batch_size=self.batch_size, start=start, stop=self.stop, on_error=self.on_error,
-                           skipped=self.skipped)
+        pictures = batches(
+            self.images,
+            self.transform,
+            batch_size=self.batch_size,
+            start=start,
+            stop=self.stop,
+            on_error=self.on_error,
+            skipped=self.skipped,
+        )
         try:
             for ids, x in pictures:
                 yield ids, self.network.run(x, record=self.layers, n_threads=self.n_threads)
@@ -96,7 +122,9 @@ def check_layers(network: RunsLayers, layers: Sequence[str] | str | None) -> lis
     """``layers`` as a list, each known to the network."""
     if layers is None:
         known = [layer.name for layer in network.layers]
-        raise ValueError(f"layers=None: name the layers to collect from, for example layers=[{known[-1]!r}]; net.layers lists all {len(known)}")
+        raise ValueError(
+            f"layers=None: name the layers to collect from, for example layers=[{known[-1]!r}]; net.layers lists all {len(known)}"
+        )
     names = [layers] if isinstance(layers, str) else list(layers)
     for name in names:
         network.resolve(name)

@@ -32,7 +32,7 @@ text-align:left;vertical-align:bottom;border-bottom:1px solid var(--line)}
 .hits .who{line-height:1.3;min-width:0}
 .hits .who small{display:block;color:var(--muted);font-size:.8rem}
 .bar{display:grid;grid-template-columns:1fr 3.2em;gap:.6rem;align-items:center;font-size:.9rem;text-align:right}
-.bar i,.scores i{display:block;height:4px;border-radius:2px;
+.bar i,.scores i{-webkit-print-color-adjust:exact;print-color-adjust:exact;display:block;height:4px;border-radius:2px;
 background:linear-gradient(var(--accent),var(--accent)) 0/var(--v,0%) 100% no-repeat var(--soft)}
 .strip{display:flex;flex-wrap:wrap;gap:4px;height:60px;overflow:hidden}
 .strip .t{width:60px;height:60px;flex:none}

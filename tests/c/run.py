@@ -44,7 +44,7 @@ def setup_module() -> ModuleType:
     return module
 
 
-def openmp_flags(cc: str, folder: Path) -> list[str]:
+def openmp_flags(cc: str, folder: Path, serial: list[str]) -> list[str]:
     """``-fopenmp`` where this compiler has a run-time for it, else the announced serial build."""
     probe = folder / f"probe_{cc}.c"
     probe.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
@@ -52,7 +52,7 @@ def openmp_flags(cc: str, folder: Path) -> list[str]:
     if found.returncode == 0:
         return ["-fopenmp"]
     print(f"  {cc} has no OpenMP run-time here: serial build", flush=True)
-    return ["-Wno-unknown-pragmas"]
+    return serial
 
 
 def build(cc: str, mode: str, tests: list[Path], folder: Path, jobs: int) -> dict[Path, Path]:
@@ -61,7 +61,7 @@ def build(cc: str, mode: str, tests: list[Path], folder: Path, jobs: int) -> dic
     where = folder / f"{cc}_{mode}"
     where.mkdir()
     x86 = subprocess.run([cc, "-dumpmachine"], capture_output=True, text=True, check=True).stdout.startswith("x86_64")
-    flags = [*setup.FLAGS, *setup.WARNINGS, "-Werror", "-UNDEBUG", "-DSL_TESTING", *MODES[mode], *openmp_flags(cc, folder),
+    flags = [*setup.FLAGS, *setup.WARNINGS, "-Werror", "-UNDEBUG", "-DSL_TESTING", *MODES[mode], *openmp_flags(cc, folder, setup.SERIAL),
              "-Icsrc/include", "-Icsrc/core", "-Itests/c"]
 
     def compile_one(source: Path) -> Path:

@@ -109,7 +109,8 @@ many_shapes(int count)
                            kernels[] = {1, 1, 2, 3, 3, 5}, steps[] = {1, 1, 2, 3};
 
     for (int i = 0; i < count; i++) {
-        sl_conv_shape s = {.batch = 1 + pick(3), .height = 1 + pick(20), .width = 1 + pick(pick(2) ? 34 : 6), .groups = 1 + pick(3)};
+        sl_conv_shape s = {
+            .batch = 1 + pick(3), .height = 1 + pick(20), .width = 1 + pick(pick(2) ? 34 : 6), .groups = 1 + pick(3)};
         const int depthwise = pick(3) == 0, padded = pick(2) == 0;
         s.channels = s.groups * (depthwise ? 1 : channels[pick(5)]);
         s.outputs = s.groups * (depthwise ? 1 + pick(2) : outputs[pick(6)]);

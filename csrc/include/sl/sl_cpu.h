@@ -20,6 +20,9 @@ const char *sl_tier_active(void);
 /* `wanted` threads, or 1 in a process forked after this library was loaded: a parallel region of GCC's OpenMP run-time hangs there. */
 int sl_threads(int wanted);
 
+/* Number of the calling thread inside a parallel region, 0 outside. */
+int sl_thread_index(void);
+
 /* 1 if built with OpenMP. */
 int sl_has_openmp(void);
 

@@ -1,0 +1,382 @@
+/* Generalized Rand index of many representations in one pass over the pairs.  Contract: sl_rand.h.
+ *
+ * A block is SL_RAND_BLOCK columns j; its task visits all rows i < j in strips of SL_RAND_ROWS.  The block's columns of every
+ * representation are packed once into panels [k][16], the strip's rows into groups [k][4], so that the innermost loop reads both
+ * contiguously.  The pair distances m_r of a 64 x 16 tile are formed for all representations before any two are compared: each
+ * representation costs its own concepts once, however many others there are. */
+#include "sl/sl_rand.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "sl/sl_cpu.h"
+#include "sl_tier.h"
+
+enum { BLOCK = 256, PANELS = BLOCK / SL_RAND_COLS, TILE = SL_RAND_ROWS * SL_RAND_COLS };
+
+/* Where the parts of the shared integer sums lie. */
+typedef struct {
+    ptrdiff_t pairs, difference, distance, rows, bin_count, bin_sum, size;
+} layout;
+
+static int
+plan(ptrdiff_t R, ptrdiff_t n, int with_rows, layout *at)
+{
+    ptrdiff_t rows, bins;
+
+    if (R < 1 || n < 2 || R > 1 << 15 || sl_mul(R, R - 1, &at->pairs) < 0) {
+        return -1;
+    }
+    at->pairs /= 2;
+    if (sl_mul(at->pairs, with_rows ? n : 0, &rows) < 0 || sl_mul(R, SL_RAND_BINS, &bins) < 0 ||
+        rows > PTRDIFF_MAX / 4) {
+        return -1;
+    }
+    at->difference = 0;
+    at->distance = at->pairs;
+    at->rows = at->distance + R;
+    at->bin_count = at->rows + rows;
+    at->bin_sum = at->bin_count + bins;
+    at->size = at->bin_sum + bins;
+    return 0;
+}
+
+/* Fixed-point units in 1: the largest power of two for which M terms of at most 1 fit in 62 bits, and at most 2^40. */
+static double
+unit_of(ptrdiff_t n)
+{
+    const double pairs = 0.5 * (double)n * (double)(n - 1);
+    const int bits = 62 - (int)ceil(log2(pairs + 1.0));
+
+    return ldexp(1.0, bits < 40 ? bits : 40);
+}
+
+static int64_t
+fixed(double x, double unit)
+{
+    return (int64_t)llrint(x * unit);
+}
+
+/* A thread's buffers, carved from one allocation. */
+typedef struct {
+    float *panels;   /* per representation (PANELS, k, 16) */
+    float *groups;   /* (16, k, 4) of the strip, per representation */
+    float *half_col; /* (R, BLOCK) */
+    float *half_row; /* (R, SL_RAND_ROWS) */
+    float *m;        /* (R, TILE) */
+    float *row_sum;  /* (pairs, TILE), or none */
+    int64_t *totals; /* (pairs + R), then (pairs, BLOCK) column sums if rows are wanted */
+} scratch;
+
+typedef struct {
+    const sl_memberships *reps;
+    const ptrdiff_t *first; /* (R + 1) running sum of k */
+    ptrdiff_t R, n;
+    layout at;
+    double unit;
+    int with_rows;
+    int64_t *sums;
+    const sl_tier *tier;
+} job;
+
+static ptrdiff_t
+floats_needed(const job *w)
+{
+    return w->first[w->R] * (BLOCK + SL_RAND_ROWS) + w->R * (BLOCK + SL_RAND_ROWS + TILE) +
+           (w->with_rows ? w->at.pairs * TILE : 0);
+}
+
+static ptrdiff_t
+totals_needed(const job *w)
+{
+    return (w->at.pairs + w->R + (w->with_rows ? w->at.pairs * BLOCK : 0) + 7) & ~(ptrdiff_t)7;
+}
+
+static scratch
+carve(const job *w, float *floats, int64_t *totals)
+{
+    scratch s;
+    const ptrdiff_t K = w->first[w->R];
+
+    s.panels = floats;
+    s.groups = s.panels + K * BLOCK;
+    s.half_col = s.groups + K * SL_RAND_ROWS;
+    s.half_row = s.half_col + w->R * BLOCK;
+    s.m = s.half_row + w->R * SL_RAND_ROWS;
+    s.row_sum = w->with_rows ? s.m + w->R * TILE : NULL;
+    s.totals = totals;
+    return s;
+}
+
+/* out[g][a][l] = p[row + g * width + l][a], zeros past n; half[g * width + l] = half that row's sum. */
+static void
+pack(const sl_memberships *rep, ptrdiff_t n, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t width, float *restrict out,
+     float *restrict half)
+{
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        float *column = out + (i / width) * rep->k * width + i % width;
+        const float *source = rep->p + (row + i) * rep->k;
+        const int inside = row + i < n;
+        double sum = 0.0;
+
+        for (ptrdiff_t a = 0; a < rep->k; a++) {
+            const float value = inside ? source[a] : 0.0f;
+            column[a * width] = value;
+            sum += (double)value;
+        }
+        half[i] = (float)(0.5 * sum);
+    }
+}
+
+/* Pairs of the tile that do not exist (past n, or not i < j) get distance 0 in every representation. */
+static void
+mask(float *restrict m, ptrdiff_t n, ptrdiff_t row, ptrdiff_t col)
+{
+    for (ptrdiff_t i = 0; i < SL_RAND_ROWS; i++) {
+        for (ptrdiff_t j = 0; j < SL_RAND_COLS; j++) {
+            if (row + i >= n || col + j >= n || row + i >= col + j) {
+                m[i * SL_RAND_COLS + j] = 0.0f;
+            }
+        }
+    }
+}
+
+static void
+count_bins(const job *w, const float *restrict m, ptrdiff_t r, ptrdiff_t row, ptrdiff_t col)
+{
+    int64_t *count = w->sums + w->at.bin_count + r * SL_RAND_BINS;
+    int64_t *sum = w->sums + w->at.bin_sum + r * SL_RAND_BINS;
+
+    for (ptrdiff_t i = 0; i < SL_RAND_ROWS && row + i < w->n; i++) {
+        for (ptrdiff_t j = 0; j < SL_RAND_COLS && col + j < w->n; j++) {
+            if (row + i < col + j) {
+                const float d = m[i * SL_RAND_COLS + j];
+                const float x = d > 0.0f ? (d < 1.0f ? d : 1.0f) : 0.0f;
+                const ptrdiff_t b = (ptrdiff_t)(x * (float)SL_RAND_BINS);
+                const ptrdiff_t bin = b < SL_RAND_BINS ? b : SL_RAND_BINS - 1;
+                const int64_t amount = fixed((double)x, w->unit);
+#pragma omp atomic
+                count[bin] += 1;
+#pragma omp atomic
+                sum[bin] += amount;
+            }
+        }
+    }
+}
+
+/* Adds the tile's sums over columns to the thread's totals; x = 0 stands for "no second representation". */
+static void
+add_columns(const float *restrict col, double unit, int64_t *restrict total, int64_t *restrict columns)
+{
+    for (int j = 0; j < SL_RAND_COLS; j++) {
+        const int64_t amount = fixed((double)col[j], unit);
+        *total += amount;
+        if (columns != NULL) {
+            columns[j] += amount;
+        }
+    }
+}
+
+static void
+visit_tile(const job *w, scratch *s, ptrdiff_t row, ptrdiff_t block, ptrdiff_t panel, int with_bins)
+{
+    static const float zeros[TILE] = {0.0f};
+    const ptrdiff_t col = block + panel * SL_RAND_COLS;
+    const int edge = row + SL_RAND_ROWS > col || col + SL_RAND_COLS > w->n;
+    float columns[SL_RAND_COLS];
+    ptrdiff_t pair = 0;
+
+    for (ptrdiff_t r = 0; r < w->R; r++) {
+        const ptrdiff_t k = w->reps[r].k;
+        float *m = s->m + r * TILE;
+        w->tier->rand_tile(s->groups + w->first[r] * SL_RAND_ROWS,
+                           s->panels + w->first[r] * BLOCK + panel * k * SL_RAND_COLS, k,
+                           s->half_row + r * SL_RAND_ROWS, s->half_col + r * BLOCK + panel * SL_RAND_COLS, m);
+        if (edge) {
+            mask(m, w->n, row, col);
+        }
+        if (with_bins) {
+            count_bins(w, m, r, row, col);
+        }
+        w->tier->rand_difference(m, zeros, columns, NULL);
+        add_columns(columns, w->unit, s->totals + w->at.pairs + r, NULL);
+    }
+    for (ptrdiff_t r = 0; r < w->R; r++) {
+        for (ptrdiff_t q = r + 1; q < w->R; q++, pair++) {
+            w->tier->rand_difference(s->m + r * TILE, s->m + q * TILE, columns,
+                                     w->with_rows ? s->row_sum + pair * TILE : NULL);
+            add_columns(columns, w->unit, s->totals + pair,
+                        w->with_rows ? s->totals + w->at.pairs + w->R + pair * BLOCK + panel * SL_RAND_COLS : NULL);
+        }
+    }
+}
+
+/* Adds the strip's row sums to the shared ones. */
+static void
+flush_rows(const job *w, const scratch *s, ptrdiff_t row)
+{
+    for (ptrdiff_t pair = 0; pair < w->at.pairs; pair++) {
+        for (ptrdiff_t i = 0; i < SL_RAND_ROWS && row + i < w->n; i++) {
+            const float *lanes = s->row_sum + pair * TILE + i * SL_RAND_COLS;
+            double sum = 0.0;
+            for (int j = 0; j < SL_RAND_COLS; j++) {
+                sum += (double)lanes[j];
+            }
+            const int64_t amount = fixed(sum, w->unit);
+#pragma omp atomic
+            w->sums[w->at.rows + pair * w->n + row + i] += amount;
+        }
+    }
+}
+
+static void
+flush_block(const job *w, const scratch *s, ptrdiff_t block)
+{
+    for (ptrdiff_t t = 0; t < w->at.pairs + w->R; t++) {
+#pragma omp atomic
+        w->sums[t] += s->totals[t];
+    }
+    for (ptrdiff_t pair = 0; w->with_rows && pair < w->at.pairs; pair++) {
+        for (ptrdiff_t j = 0; j < BLOCK && block + j < w->n; j++) {
+#pragma omp atomic
+            w->sums[w->at.rows + pair * w->n + block + j] += s->totals[w->at.pairs + w->R + pair * BLOCK + j];
+        }
+    }
+}
+
+static void
+visit_block(const job *w, scratch *s, ptrdiff_t index, int bin_every)
+{
+    const ptrdiff_t block = index * BLOCK;
+    ptrdiff_t visited = index; /* which tiles feed the distributions depends on their place alone */
+
+    memset(s->totals, 0, (size_t)totals_needed(w) * sizeof *s->totals);
+    for (ptrdiff_t r = 0; r < w->R; r++) {
+        pack(&w->reps[r], w->n, block, BLOCK, SL_RAND_COLS, s->panels + w->first[r] * BLOCK, s->half_col + r * BLOCK);
+    }
+    for (ptrdiff_t row = 0; row < block + BLOCK && row < w->n; row += SL_RAND_ROWS) {
+        for (ptrdiff_t r = 0; r < w->R; r++) {
+            pack(&w->reps[r], w->n, row, SL_RAND_ROWS, 4, s->groups + w->first[r] * SL_RAND_ROWS,
+                 s->half_row + r * SL_RAND_ROWS);
+        }
+        if (w->with_rows) {
+            memset(s->row_sum, 0, (size_t)(w->at.pairs * TILE) * sizeof *s->row_sum);
+        }
+        for (ptrdiff_t panel = 0; panel < PANELS && block + panel * SL_RAND_COLS < w->n; panel++) {
+            if (block + (panel + 1) * SL_RAND_COLS <= row) {
+                continue; /* wholly on the other side of the diagonal */
+            }
+            visit_tile(w, s, row, block, panel, bin_every > 0 && visited % bin_every == 0);
+            visited++;
+        }
+        if (w->with_rows) {
+            flush_rows(w, s, row);
+        }
+    }
+    flush_block(w, s, block);
+}
+
+ptrdiff_t
+sl_rand_blocks(ptrdiff_t n)
+{
+    return n > 0 ? (n - 1) / BLOCK + 1 : 0;
+}
+
+ptrdiff_t
+sl_rand_sums_size(ptrdiff_t R, ptrdiff_t n, int with_rows)
+{
+    layout at;
+
+    return plan(R, n, with_rows, &at) < 0 ? -1 : at.size;
+}
+
+sl_status
+sl_rand_accumulate(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, int bin_every,
+                   int with_rows, int64_t *sums, int n_threads)
+{
+    job w = {.reps = reps, .R = R, .n = n, .with_rows = with_rows, .sums = sums, .tier = sl_tier_get()};
+    ptrdiff_t *first = NULL, per_thread, all, blocks = end - begin;
+    float *floats = NULL;
+    int64_t *totals = NULL;
+    sl_status status = SL_ERR_NOMEM;
+    const int threads = sl_threads(n_threads < 1 ? 1 : n_threads);
+
+    if (n_threads < 1 || bin_every < 0 || R < 1 || n < 2 || begin < 0 || end < begin || end > sl_rand_blocks(n)) {
+        return SL_ERR_ARG;
+    }
+    if (plan(R, n, with_rows, &w.at) < 0) {
+        return SL_ERR_OVERFLOW;
+    }
+    w.unit = unit_of(n);
+    first = sl_alloc(R + 1, sizeof *first);
+    if (first == NULL) {
+        return SL_ERR_NOMEM;
+    }
+    first[0] = 0;
+    for (ptrdiff_t r = 0; r < R; r++) {
+        if (reps[r].k < 0 || reps[r].k > PTRDIFF_MAX / (8 * BLOCK) / R) {
+            status = SL_ERR_ARG;
+            goto done;
+        }
+        first[r + 1] = first[r] + reps[r].k;
+    }
+    w.first = first;
+    per_thread = (floats_needed(&w) + 15) & ~(ptrdiff_t)15;
+    if (sl_mul(per_thread, threads, &all) < 0) {
+        status = SL_ERR_OVERFLOW;
+        goto done;
+    }
+    floats = sl_alloc(all, sizeof *floats);
+    totals = sl_alloc(totals_needed(&w) * threads, sizeof *totals);
+    if (floats == NULL || totals == NULL) {
+        goto done;
+    }
+#pragma omp parallel num_threads(threads) if (threads > 1 && blocks > 1)
+    {
+        const int t = sl_thread_index();
+        scratch s = carve(&w, floats + t * per_thread, totals + t * totals_needed(&w));
+#pragma omp for schedule(dynamic, 1)
+        for (ptrdiff_t b = 0; b < blocks; b++) {
+            visit_block(&w, &s, end - 1 - b, bin_every); /* the longest first */
+        }
+    }
+    status = SL_OK;
+done:
+    sl_free(totals);
+    sl_free(floats);
+    sl_free(first);
+    return status;
+}
+
+sl_status
+sl_rand_finish(const int64_t *sums, ptrdiff_t R, ptrdiff_t n, int with_rows, const sl_rand_result *result)
+{
+    layout at;
+    const double scale = 1.0 / (unit_of(n < 2 ? 2 : n) * 0.5 * (double)n * (double)(n - 1));
+    ptrdiff_t pair = 0;
+
+    if (plan(R, n, with_rows, &at) < 0 || (result->row_difference != NULL && !with_rows)) {
+        return SL_ERR_ARG;
+    }
+    for (ptrdiff_t r = 0; r < R; r++) {
+        if (result->mean_distance != NULL) {
+            result->mean_distance[r] = (double)sums[at.distance + r] * scale;
+        }
+        for (ptrdiff_t q = r; result->mean_difference != NULL && q < R; q++) {
+            const double d = q == r ? 0.0 : (double)sums[at.difference + pair++] * scale;
+            result->mean_difference[r * R + q] = result->mean_difference[q * R + r] = d;
+        }
+    }
+    for (ptrdiff_t i = 0; result->row_difference != NULL && i < at.pairs * n; i++) {
+        result->row_difference[i] = (double)sums[at.rows + i] / (unit_of(n) * (double)(n - 1));
+    }
+    for (ptrdiff_t b = 0; b < R * SL_RAND_BINS; b++) {
+        if (result->bin_count != NULL) {
+            result->bin_count[b] = sums[at.bin_count + b];
+        }
+        if (result->bin_sum != NULL) {
+            result->bin_sum[b] = (double)sums[at.bin_sum + b] / unit_of(n);
+        }
+    }
+    return SL_OK;
+}

@@ -1,0 +1,88 @@
+/* Inner loops of sl_rand.c, compiled once per tier.  Tiles are SL_RAND_ROWS x SL_RAND_COLS pairs; lanes run over the columns. */
+
+/* Smaller of two numbers, neither of them NaN: one instruction where the tier has one. */
+SL_INLINE vf
+rand_min(vf a, vf b)
+{
+#if SL_LANES == 16
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif SL_LANES == 8
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+    return (vf)_mm_min_ps((__m128)a, (__m128)b);
+#elif defined(__aarch64__)
+    return (vf)vminq_f32((float32x4_t)a, (float32x4_t)b);
+#else
+    return v_select(a < b, a, b);
+#endif
+}
+
+SL_INLINE vf
+rand_abs(vf a)
+{
+    return (vf)((vi)a & INT32_MAX); /* the sign bit off */
+}
+
+enum { RAND_VECTORS = SL_RAND_COLS / SL_LANES }; /* vectors across a tile */
+
+/* m[i][j] = half_row[i] + half_col[j] - sum_a min(rows[a][i], panel[a][j]) for four rows; a runs over k, in order. */
+static void
+rand_four_rows(const float *restrict rows, const float *restrict panel, ptrdiff_t k, const float *restrict half_row,
+               const float *restrict half_col, float *restrict m)
+{
+    vf sum[4][RAND_VECTORS];
+
+    for (int i = 0; i < 4; i++) {
+        for (int v = 0; v < RAND_VECTORS; v++) {
+            sum[i][v] = v_all(0.0f);
+        }
+    }
+    for (ptrdiff_t a = 0; a < k; a++) {
+        for (int v = 0; v < RAND_VECTORS; v++) {
+            const vf q = v_load(panel + a * SL_RAND_COLS + v * SL_LANES);
+            for (int i = 0; i < 4; i++) {
+                sum[i][v] += rand_min(v_all(rows[a * 4 + i]), q);
+            }
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        for (int v = 0; v < RAND_VECTORS; v++) {
+            const vf both = v_all(half_row[i]) + v_load(half_col + v * SL_LANES);
+            v_store(m + i * SL_RAND_COLS + v * SL_LANES, both - sum[i][v]);
+        }
+    }
+}
+
+static void
+rand_tile(const float *restrict rows, const float *restrict panel, ptrdiff_t k, const float *restrict half_row,
+          const float *restrict half_col, float *restrict m)
+{
+    for (ptrdiff_t i = 0; i < SL_RAND_ROWS; i += 4) {
+        rand_four_rows(rows + i * k, panel, k, half_row + i, half_col, m + i * SL_RAND_COLS);
+    }
+}
+
+/* col[j] = sum_i |x[i][j] - y[i][j]|, and row[i][j] += the same terms where row is given. */
+static void
+rand_difference(const float *restrict x, const float *restrict y, float *restrict col, float *restrict row)
+{
+    vf sum[RAND_VECTORS];
+
+    for (int v = 0; v < RAND_VECTORS; v++) {
+        sum[v] = v_all(0.0f);
+    }
+    for (ptrdiff_t i = 0; i < SL_RAND_ROWS; i++) {
+        for (int v = 0; v < RAND_VECTORS; v++) {
+            const ptrdiff_t at = i * SL_RAND_COLS + v * SL_LANES;
+            const vf difference = v_load(x + at) - v_load(y + at);
+            const vf term = rand_abs(difference);
+            sum[v] += term;
+            if (row != NULL) {
+                v_store(row + at, v_load(row + at) + term);
+            }
+        }
+    }
+    for (int v = 0; v < RAND_VECTORS; v++) {
+        v_store(col + v * SL_LANES, sum[v]);
+    }
+}

@@ -1,0 +1,36 @@
+/* Distances between single concepts of two representations, exact, without forming pairs of samples.
+ * Source: Vielhaben et al., arXiv 2412.06639, eq. 4:
+ *
+ *   d(a, b) = 1/M sum_{i<j} 1/2 | |p_ia - p_ja| - |q_ib - q_jb| |,     M = n (n - 1) / 2.
+ *
+ * With | |x| - |y| | = |x + y| + |x - y| - |x| - |y| every term is a sum of absolute differences of one number per sample:
+ *
+ *   2 M d(a, b) = S(p_a + q_b) + S(p_a - q_b) - S(p_a) - S(q_b),      S(v) = sum_{i<j} |v_i - v_j|. */
+#ifndef SL_CONCEPT_PAIRS_H
+#define SL_CONCEPT_PAIRS_H
+
+#include "sl_common.h"
+
+/* A side of the comparison: K concepts of n samples. */
+typedef struct {
+    const float
+        *values; /* (K, n), one row per CONCEPT (the transpose of proximities); finite, >= 0 (not checked here) */
+    const float *sorted; /* (K, n), each row of `values` in ascending order */
+    ptrdiff_t k;
+} sl_concepts;
+
+/* distance[a, b] = d(a, b) for begin <= a < end and all b;  lone[a] = d(p_a, 0) = S(p_a) / (2 M) for those a.
+ *
+ * p, q       both sides, of the same n samples.
+ * distance   (p.k, q.k), lone (p.k): rows [begin, end) are written, so that a caller can stop or show progress between calls.
+ *
+ * Two routes to the same number.  Where few samples have both proximities non-zero, the sums follow from the sorted non-zero entries of
+ * each column and a correction over those samples: O(n_p + n_q + n_both log n_both).  Elsewhere the sums p + q and p - q (rounded to float32) are
+ * spread into value buckets, whose counts and sums give all pairs of different buckets at once: O(n) on average.
+ * Sums in double.  Each (a, b) belongs to one thread: bitwise equal for every n_threads.  Allocates O((k_p + k_q) + n_threads n) and 4 bytes for each
+ * non-zero entry.
+ * SL_ERR_ARG: n < 2 or n >= 2^31, a negative k, begin or end outside [0, p.k], n_threads < 1.  SL_ERR_NOMEM, SL_ERR_OVERFLOW. */
+sl_status sl_concept_distances_f32(const sl_concepts *p, const sl_concepts *q, ptrdiff_t n, ptrdiff_t begin,
+                                   ptrdiff_t end, double *restrict distance, double *restrict lone, int n_threads);
+
+#endif

@@ -1,0 +1,268 @@
+"""How alike are two representations, judged by which samples they hold together?  The generalized Rand index and its chance level.
+
+For rows P[i] of proximities to concepts, m_P(i, j) is half the L1 distance of two rows. The discordance d(P, Q) is the mean of
+|m_P - m_Q| over pairs; NDC = 1 - d (Huellermeier et al., IEEE TFS 20(3), 2012; eqs. 2-3 of Vielhaben et al., arXiv
+2412.06639). For one-hot rows
+NDC is the Rand index, and the adjusted value below is the adjusted Rand index.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semanticlens._errors import DataError
+from semanticlens._kernels import alignment as kernels
+
+Noise = Literal["implicit", "explicit"]
+ROW_SUM_SLACK = 1e-4  # what rounding may add to a row sum of 1
+NEGATIVE_SLACK = 1e-6
+EVERY_PAIR_BELOW = 10_000  # rows; above, the null's distributions come from every 16th tile
+
+
+def proximities(values: ArrayLike, *, name: str = "P", noise: Noise = "implicit") -> NDArray[np.float32]:
+    """Check a matrix of concept proximities and bring it into the kernels' form.
+
+    Parameters
+    ----------
+    values : array-like of shape (n, K), float
+        Proximity of each sample to each concept: finite, at least 0, row sums at most 1.
+    name : str
+        How messages call it.
+    noise : {"implicit", "explicit"}
+        What the missing mass 1 - sum of a row means. "implicit" (published): nothing, so two pure-noise samples are
+        maximally alike. "explicit":
+        one more column holds it.
+
+    Returns
+    -------
+    ndarray of shape (n, K) or (n, K + 1), float32
+
+    Raises
+    ------
+    DataError
+        If the matrix is empty, not finite, negative, or a row sums to more than 1; the message names the first such
+        row.
+    """
+    array = np.asarray(values)
+    if array.ndim != 2 or array.shape[0] < 2:
+        raise DataError(f"{name} must be a matrix (samples, concepts) of at least two samples, not of shape {array.shape}")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold numbers, not {array.dtype}")
+    if noise not in ("implicit", "explicit"):
+        raise ValueError(f"noise={noise!r}: must be 'implicit' or 'explicit'")
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    sums = array.sum(axis=1, dtype=np.float64)
+    for bad, what in (
+        (~np.isfinite(sums), "is not finite"),
+        (array.min(axis=1, initial=0.0) < -NEGATIVE_SLACK, "has a negative proximity"),
+        (sums > 1 + ROW_SUM_SLACK, "sums to more than 1"),
+    ):
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise DataError(
+                f"{name}: row {row} {what} (sum {sums[row]:.6g}), as do {int(bad.sum()) - 1} others; "
+                "proximities are finite, >= 0 and sum to at most 1 in a row: scale or clip them first"
+            )
+    array = np.maximum(array, 0.0)
+    if noise == "explicit":
+        array = np.concatenate([array, np.maximum(1.0 - sums, 0.0).astype(np.float32)[:, None]], axis=1)
+    return array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """Agreement of two representations.
+
+    Attributes
+    ----------
+    d : float
+        Discordance, 0 for full agreement; a pseudo-metric.
+    ndc : float
+        1 - d, the generalized Rand index. Unrelated concept sets are far above 0: read it beside ``ndc_null``.
+    ndc_null : float
+        Expectation of ``ndc`` when the samples of one side are permuted at random.
+    aci : float
+        Adjusted index, 1 - d / d_null: 0 by chance, 1 for full agreement.
+    stderr : float
+        Jackknife standard error of ``d`` over the samples (mode "exact"), or of the sampled mean (mode "pairs").
+    n : int
+        Samples.
+    noise : str
+    n_pairs : int
+        Pairs that entered ``d``.
+    """
+
+    d: float
+    ndc: float
+    ndc_null: float
+    aci: float
+    stderr: float
+    n: int
+    noise: str
+    n_pairs: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def null_discordance(
+    count_p: NDArray[np.int64], sum_p: NDArray[np.float64], count_q: NDArray[np.int64], sum_q: NDArray[np.float64]
+) -> float:
+    """E|X - Y| of two binned distributions: exact for pairs in different bins, the distance of the bins' means within one."""
+
+    def below(values: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([[0], np.cumsum(values)[:-1]])
+
+    p, q = count_p.astype(np.float64), count_q.astype(np.float64)
+    apart = (sum_p * below(q) - p * below(sum_q)) + (sum_q * below(p) - q * below(sum_p))
+    together = np.abs(sum_p * q - sum_q * p)
+    return float((apart + together).sum() / (p.sum() * q.sum()))
+
+
+def _jackknife(d: float, rows: NDArray[np.float64]) -> float:
+    n = len(rows)
+    if n < 3:
+        return math.nan
+    total = d * n * (n - 1) / 2
+    left_out = (total - rows * (n - 1)) / ((n - 1) * (n - 2) / 2)
+    return float(math.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
+
+
+def same_rows(matrices: Sequence[NDArray[np.float32]], names: Sequence[str]) -> int:
+    """Number of rows of all matrices, or a DataError that names the one that differs."""
+    n = len(matrices[0])
+    for name, matrix in zip(names, matrices, strict=True):
+        if len(matrix) != n:
+            raise DataError(f"{name} has {len(matrix)} rows, but {names[0]} has {n}: all must describe the same samples in the same order")
+    return n
+
+
+def align(P: ArrayLike, Q: ArrayLike, *, noise: Noise = "implicit", progress: bool = False, n_threads: int | None = None) -> Alignment:
+    """Compare two representations by their concept proximities.
+
+    Parameters
+    ----------
+    P, Q : array-like of shape (n, Kp) and (n, Kq), float
+        Proximities of the same samples, in the same order; see :func:`proximities`.
+    noise : {"implicit", "explicit"}
+    progress : bool
+    n_threads : int, optional
+
+    Returns
+    -------
+    Alignment
+
+    Notes
+    -----
+    All n (n - 1) / 2 pairs are visited and none is stored: O(n^2 (Kp + Kq)) time, O(n (Kp + Kq)) memory. The
+    expectation under permutation is exact
+    up to the width of one of 4096 bins within which values are taken together (under 1e-7); above 10 000 samples its
+    distributions come from
+    every 16th tile of pairs. Results are the same for every thread count.
+    """
+    return matrix([P, Q], names=("P", "Q"), noise=noise, progress=progress, n_threads=n_threads)[0, 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignmentMatrix:
+    """Agreement of every pair of R representations.
+
+    Attributes
+    ----------
+    names : tuple of str
+    d, ndc, ndc_null, aci, stderr : ndarray of shape (R, R), float64
+        As in :class:`Alignment`; symmetric; on the diagonal d = 0, ndc = aci = 1.
+    n : int
+    noise : str
+    """
+
+    names: tuple[str, ...]
+    d: NDArray[np.float64]
+    ndc: NDArray[np.float64]
+    ndc_null: NDArray[np.float64]
+    aci: NDArray[np.float64]
+    stderr: NDArray[np.float64]
+    n: int
+    noise: str
+
+    def __getitem__(self, pair: tuple[int, int]) -> Alignment:
+        i, j = pair
+        return Alignment(
+            d=float(self.d[i, j]),
+            ndc=float(self.ndc[i, j]),
+            ndc_null=float(self.ndc_null[i, j]),
+            aci=float(self.aci[i, j]),
+            stderr=float(self.stderr[i, j]),
+            n=self.n,
+            noise=self.noise,
+            n_pairs=self.n * (self.n - 1) // 2,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists and numbers, for JSON."""
+        arrays = {name: getattr(self, name).tolist() for name in ("d", "ndc", "ndc_null", "aci", "stderr")}
+        return {"names": list(self.names), **arrays, "n": self.n, "noise": self.noise}
+
+
+def matrix(
+    representations: Sequence[ArrayLike] | Mapping[str, ArrayLike],
+    *,
+    names: Sequence[str] | None = None,
+    noise: Noise = "implicit",
+    progress: bool = False,
+    n_threads: int | None = None,
+) -> AlignmentMatrix:
+    """Compare every pair of representations in one pass over the pairs of samples.
+
+    Parameters
+    ----------
+    representations : sequence or mapping of array-like (n, K_r)
+        As for :func:`align`; a mapping brings the names.
+    names : sequence of str, optional
+    noise, progress, n_threads
+        As for :func:`align`.
+
+    Returns
+    -------
+    AlignmentMatrix
+
+    Notes
+    -----
+    Each representation's pair distances are computed once, not once per partner: the cost is n^2 sum_r K_r, against
+    n^2 sum_{r,s} (K_r + K_s) pair by
+    pair.
+    """
+    if isinstance(representations, Mapping):
+        names, values = tuple(map(str, representations)), list(representations.values())
+    else:
+        values = list(representations)
+        names = tuple(map(str, names)) if names is not None else tuple(f"P{r + 1}" for r in range(len(values)))
+    if not values or len(names) != len(values):
+        raise ValueError(f"{len(values)} representations with {len(names)} names: give at least one, and a name for each")
+    matrices = [proximities(v, name=name, noise=noise) for v, name in zip(values, names, strict=True)]
+    n = same_rows(matrices, names)
+    difference, _, rows, count, total = kernels.rand_pass(
+        matrices, with_rows=True, bin_every=1 if n <= EVERY_PAIR_BELOW else 16, progress=progress, n_threads=n_threads
+    )
+    R = len(matrices)
+    null, stderr = np.zeros((R, R)), np.zeros((R, R))
+    assert rows is not None
+    pair = 0
+    for r in range(R):
+        for s in range(r, R):
+            null[r, s] = null[s, r] = null_discordance(count[r], total[r], count[s], total[s])
+            if s > r:
+                stderr[r, s] = stderr[s, r] = _jackknife(float(difference[r, s]), rows[pair])
+                pair += 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        aci = np.where(difference == 0.0, 1.0, 1.0 - difference / null)
+    return AlignmentMatrix(
+        names=tuple(names), d=difference, ndc=1.0 - difference, ndc_null=1.0 - null, aci=aci, stderr=stderr, n=n, noise=noise
+    )
