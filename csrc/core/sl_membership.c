@@ -63,35 +63,53 @@ sl_exemplars_new(const double *x, const int64_t *start, ptrdiff_t K, ptrdiff_t d
     return SL_OK;
 }
 
+/* What the softmax needs of each node, whoever the point is: e = exp(t - shift) where the height is the table's. */
+typedef struct {
+    double *e;     /* (T, K) */
+    double *shift; /* (T) largest t of the node, 0 where t cannot exceed 1 */
+} node_table;
+
+static double
+exponent(const sl_member_rules *rules, double lmax, double h)
+{
+    if (rules->variant == SL_MEMBER_NEW_POINT) {
+        return lmax / (lmax - h > 0.0 ? lmax - h : 1e-8);
+    }
+    return h > 0.0 ? exp(-(lmax + 1e-8) / h) : 0.0;
+}
+
+static void
+fill_node(const node_table *table, const sl_member_rules *rules, ptrdiff_t K, ptrdiff_t c)
+{
+    const double *height = rules->height + c * K, lmax = fmin(rules->lmax[c], rules->most);
+    double *e = table->e + c * K, most = 0.0;
+
+    for (ptrdiff_t k = 0; k < K; k++) {
+        e[k] = isnan(height[k]) ? 0.0 : exponent(rules, lmax, fmin(height[k], rules->most));
+        most = fmax(most, e[k]);
+    }
+    table->shift[c] = rules->variant == SL_MEMBER_NEW_POINT ? most : 0.0;
+    for (ptrdiff_t k = 0; k < K; k++) {
+        e[k] = exp(e[k] - table->shift[c]);
+    }
+}
+
 /* u from squared distances, in place. */
 static void
 nearness(double *restrict u, ptrdiff_t K)
 {
+    const double at_exemplar = DBL_MAX / (double)K;
     double sum = 0.0;
 
     for (ptrdiff_t k = 0; k < K; k++) {
-        u[k] = u[k] > 0.0 ? 1.0 / sqrt(u[k]) : DBL_MAX / (double)K;
+        u[k] = 1.0 / sqrt(u[k]);
+        u[k] = u[k] < at_exemplar ? u[k] : at_exemplar;
+    }
+    for (ptrdiff_t k = 0; k < K; k++) {
         sum += u[k];
     }
     for (ptrdiff_t k = 0; k < K; k++) {
         u[k] /= sum;
-    }
-}
-
-static void
-softmax(double *restrict t, ptrdiff_t K)
-{
-    double most = t[0], sum = 0.0;
-
-    for (ptrdiff_t k = 1; k < K; k++) {
-        most = fmax(most, t[k]);
-    }
-    for (ptrdiff_t k = 0; k < K; k++) {
-        t[k] = exp(t[k] - most);
-        sum += t[k];
-    }
-    for (ptrdiff_t k = 0; k < K; k++) {
-        t[k] /= sum;
     }
 }
 
@@ -101,72 +119,99 @@ ratio(double a, double b)
     return b > 0.0 ? a / b : 0.0;
 }
 
-/* One row: squared distances in u become memberships; t (K) is workspace. */
+/* One row: squared distances in u become memberships.  Factors that all entries share, such as the sum of the softmax, cancel. */
 static void
-finish_row(const sl_member_rules *rules, ptrdiff_t K, int64_t c, double lambda, double *restrict u, double *restrict t)
+finish_row(const node_table *table, const sl_member_rules *rules, ptrdiff_t K, int64_t c, double lambda,
+           double *restrict u)
 {
+    const int fresh = rules->variant == SL_MEMBER_NEW_POINT;
+    const double *height = rules->height + c * K, *e = table->e + c * K;
     const double lam = fmin(lambda, rules->most), lmax = fmin(rules->lmax[c], rules->most);
-    const double rounded = (double)(float)lam;
+    const double own_t = exponent(rules, lmax, fresh ? (double)(float)lam : lam);
+    const double shift = fresh ? fmax(own_t, table->shift[c]) : 0.0;
+    const double own = exp(own_t - shift), others = fresh ? exp(table->shift[c] - shift) : 1.0;
     double highest = -1.0, top = 0.0, sum = 0.0;
 
     nearness(u, K);
     for (ptrdiff_t k = 0; k < K; k++) {
-        const double apart = rules->height[c * K + k];
-        const int own = isnan(apart);
-        const double h = own ? lam : fmin(apart, rules->most);
+        const int is_own = isnan(height[k]);
+        const double h = is_own ? lam : fmin(height[k], rules->most), soft = is_own ? own : e[k] * others;
         if (h > highest) {
             highest = h;
             top = fmin(rules->top[k], rules->most);
         }
-        if (rules->variant == SL_MEMBER_NEW_POINT) {
-            const double below = lmax - (own ? rounded : h);
-            t[k] = lmax / (below > 0.0 ? below : 1e-8);
-        } else {
-            t[k] = h > 0.0 ? exp(-(lmax + 1e-8) / h) : 0.0;
-        }
-    }
-    softmax(t, K);
-    for (ptrdiff_t k = 0; k < K; k++) {
-        u[k] = rules->variant == SL_MEMBER_NEW_POINT ? sqrt(u[k]) * (t[k] * t[k]) : u[k] * t[k];
+        u[k] = fresh ? sqrt(u[k]) * (soft * soft) : u[k] * soft;
         sum += u[k];
     }
-    const double p =
-        rules->variant == SL_MEMBER_NEW_POINT ? highest / (fmax(lam, top) + 1e-8) : ratio(highest, fmax(lam, top));
+    const double p = fresh ? highest / (fmax(lam, top) + 1e-8) : ratio(highest, fmax(lam, top));
     for (ptrdiff_t k = 0; k < K; k++) {
         u[k] = p * ratio(u[k], sum);
     }
 }
 
-/* A thread's workspace. */
-typedef struct {
-    double *u; /* (16, K) */
-    double *t; /* (K) */
-} workspace;
-
+/* Squared distances of the block's points to the nearest exemplar of one concept. */
 static void
-visit_block(const sl_exemplars *e, const sl_space *points, const int64_t *node, const double *lambda,
-            const sl_member_rules *rules, ptrdiff_t block, int single, void *P, const workspace *w)
+nearest_exemplars(const sl_tier *tier, const sl_space *s, const double *block, double *best)
 {
-    const ptrdiff_t K = e->K, count = sl_space_min(SL_SPACE_BLOCK, points->n - block * SL_SPACE_BLOCK);
+    double away[SL_SPACE_BLOCK];
+
+    for (int l = 0; l < SL_SPACE_BLOCK; l++) {
+        best[l] = HUGE_VAL;
+    }
+    for (ptrdiff_t t = 0; t < s->nodes; t++) {
+        const sl_space_node *node = &s->node[t];
+        int wanted = t == 0;
+        if (node->left >= 0) {
+            continue;
+        }
+        if (!wanted) {
+            tier->space_box(block, s->boxes + t * s->d * 2, s->d, away);
+            for (int l = 0; l < SL_SPACE_BLOCK; l++) {
+                wanted |= away[l] < best[l];
+            }
+        }
+        if (wanted) {
+            tier->space_nearest(block, sl_space_block(s, node->first),
+                                sl_space_min(SL_SPACE_BLOCK, s->n - node->first * (ptrdiff_t)SL_SPACE_BLOCK), s->d,
+                                best);
+        }
+    }
+}
+
+typedef struct {
+    const sl_exemplars *exemplars;
+    const sl_space *points;
+    const int64_t *node;
+    const double *lambda;
+    const sl_member_rules *rules;
+    node_table table;
+    int single;
+    void *P;
+} job;
+
+/* u (16, K) is workspace. */
+static void
+visit_block(const job *w, ptrdiff_t block, double *restrict u)
+{
+    const sl_tier *tier = sl_tier_get();
+    const ptrdiff_t K = w->exemplars->K, count = sl_space_min(SL_SPACE_BLOCK, w->points->n - block * SL_SPACE_BLOCK);
 
     for (ptrdiff_t k = 0; k < K; k++) {
-        int32_t index[SL_SPACE_BLOCK];
         double squared[SL_SPACE_BLOCK];
-        sl_space_search(e->space[k], sl_space_block(points, block), count, 1, index, squared);
+        nearest_exemplars(tier, w->exemplars->space[k], sl_space_block(w->points, block), squared);
         for (ptrdiff_t l = 0; l < count; l++) {
-            w->u[l * K + k] = squared[l];
+            u[l * K + k] = squared[l];
         }
     }
     for (ptrdiff_t l = 0; l < count; l++) {
-        const ptrdiff_t i = points->order[block * SL_SPACE_BLOCK + l];
-        double *row = w->u + l * K;
-        finish_row(rules, K, node[i], lambda[i], row, w->t);
-        for (ptrdiff_t k = 0; k < K; k++) {
-            if (single) {
-                ((float *)P)[i * K + k] = (float)row[k];
-            } else {
-                ((double *)P)[i * K + k] = row[k];
-            }
+        const ptrdiff_t i = w->points->order[block * SL_SPACE_BLOCK + l];
+        double *row = u + l * K;
+        finish_row(&w->table, w->rules, K, w->node[i], w->lambda[i], row);
+        for (ptrdiff_t k = 0; w->single && k < K; k++) {
+            ((float *)w->P)[i * K + k] = (float)row[k];
+        }
+        if (!w->single) {
+            memcpy((double *)w->P + i * K, row, (size_t)K * sizeof *row);
         }
     }
 }
@@ -175,14 +220,17 @@ sl_status
 sl_membership(const sl_exemplars *e, const sl_space *points, const int64_t *node, const double *lambda,
               const sl_member_rules *rules, ptrdiff_t begin, ptrdiff_t end, int single, void *P, int n_threads)
 {
+    job w = {e, points, node, lambda, rules, {NULL, NULL}, single, P};
     const int threads = sl_threads(n_threads < 1 ? 1 : n_threads);
-    ptrdiff_t size;
-    double *scratch;
+    sl_status status = SL_ERR_NOMEM;
+    ptrdiff_t size, entries;
+    double *scratch = NULL;
 
-    if (n_threads < 1 || begin < 0 || end < begin || end > points->blocks || e->d != points->d) {
+    if (n_threads < 1 || begin < 0 || end < begin || end > points->blocks || e->d != points->d || rules->T < 1) {
         return SL_ERR_ARG;
     }
-    for (ptrdiff_t i = 0; i < points->n; i++) {
+    for (ptrdiff_t p = begin * SL_SPACE_BLOCK; p < sl_space_min(end * SL_SPACE_BLOCK, points->n); p++) {
+        const ptrdiff_t i = points->order[p];
         if (node[i] < 0 || node[i] >= rules->T || !(lambda[i] >= 0.0)) {
             return SL_ERR_ARG;
         }
@@ -190,19 +238,30 @@ sl_membership(const sl_exemplars *e, const sl_space *points, const int64_t *node
     if (e->K == 0) {
         return SL_OK;
     }
-    if (sl_mul(e->K, (ptrdiff_t)(SL_SPACE_BLOCK + 1) * threads, &size) < 0) {
+    if (sl_mul(e->K, (ptrdiff_t)SL_SPACE_BLOCK * threads, &size) < 0 || sl_mul(e->K, rules->T, &entries) < 0) {
         return SL_ERR_OVERFLOW;
     }
     scratch = sl_alloc(size, sizeof *scratch);
-    if (scratch == NULL) {
-        return SL_ERR_NOMEM;
+    w.table.e = sl_alloc(entries, sizeof *w.table.e);
+    w.table.shift = sl_alloc(rules->T, sizeof *w.table.shift);
+    if (scratch == NULL || w.table.e == NULL || w.table.shift == NULL) {
+        goto done;
     }
-#pragma omp parallel for num_threads(threads) if (threads > 1 && end - begin > 1) schedule(dynamic, 1)
-    for (ptrdiff_t b = begin; b < end; b++) {
-        double *mine = scratch + sl_thread_index() * e->K * (SL_SPACE_BLOCK + 1);
-        const workspace w = {mine, mine + e->K * SL_SPACE_BLOCK};
-        visit_block(e, points, node, lambda, rules, b, single, P, &w);
+#pragma omp parallel num_threads(threads) if (threads > 1 && end - begin > 1)
+    {
+#pragma omp for schedule(static)
+        for (ptrdiff_t c = 0; c < rules->T; c++) {
+            fill_node(&w.table, rules, e->K, c);
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (ptrdiff_t b = begin; b < end; b++) {
+            visit_block(&w, b, scratch + sl_thread_index() * e->K * SL_SPACE_BLOCK);
+        }
     }
+    status = SL_OK;
+done:
+    sl_free(w.table.shift);
+    sl_free(w.table.e);
     sl_free(scratch);
-    return SL_OK;
+    return status;
 }

@@ -248,7 +248,7 @@ take_hints(const sl_mst *m, ptrdiff_t p)
     const int32_t *place = m->hint_place + p * m->hints;
     ptrdiff_t used = m->used[p];
 
-    m->best[p] = INFINITY;
+    m->best[p] = HUGE_VAL;
     m->best_place[p] = -1;
     while (used < m->hints && m->component[place[used]] == m->component[p]) {
         used++;
@@ -324,7 +324,7 @@ static double
 approach(const seekers *q, int32_t node, sl_space_visit *visit)
 {
     const sl_mst *m = q->m;
-    double nearest = INFINITY;
+    double nearest = HUGE_VAL;
 
     visit->node = node;
     q->tier->space_box(q->block, m->s->boxes + node * m->s->d * 2, m->s->d, visit->squared);
@@ -448,7 +448,7 @@ by_weight(const void *x, const void *y)
 static void
 start_round(sl_mst *m, int threads)
 {
-    const double none = INFINITY;
+    const double none = HUGE_VAL;
     uint64_t bits;
 
     memcpy(&bits, &none, sizeof bits);

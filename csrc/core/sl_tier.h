@@ -65,6 +65,8 @@ typedef struct {
     void (*space_points)(const double *restrict block, const double *restrict q, ptrdiff_t d, double bound,
                          double *restrict out);
     void (*space_box)(const double *restrict block, const double *restrict box, ptrdiff_t d, double *restrict out);
+    void (*space_nearest)(const double *restrict block, const double *restrict others, ptrdiff_t count, ptrdiff_t d,
+                          double *restrict best);
 
     const struct sl_lens_loops *lens; /* scores, cosines, labels */
 

@@ -29,6 +29,7 @@ const sl_tier SL_TIER = {
     .rand_difference = rand_difference,
     .space_points = space_points,
     .space_box = space_box,
+    .space_nearest = space_nearest,
     .mr = SL_MR,
     .nr = SL_NR,
     .gemm_panel = gemm_panel,

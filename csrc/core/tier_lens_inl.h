@@ -120,48 +120,31 @@ lens_weighted_sum(const float *const *rows, const double *scale, ptrdiff_t n, pt
     }
 }
 
-typedef float quad __attribute__((vector_size(16)));
-typedef float quad_any __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t quad_index __attribute__((vector_size(16)));
-typedef double wide_quad __attribute__((vector_size(32)));
-typedef double wide_quad_any __attribute__((vector_size(32), aligned(8), may_alias));
-
-#if defined(__clang__)
-#define SL_QUAD(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SL_QUAD(a, b, ...) __builtin_shuffle(a, b, (quad_index){__VA_ARGS__})
-#endif
-
-/* Four numbers of four rows at p, widened and transposed: pack[q * ld + i] = rows[i][p + q]. */
-SL_INLINE void
-lens_pack_quads(const float *const *rows, ptrdiff_t p, ptrdiff_t ld, double *pack)
-{
-    const quad a = *(const quad_any *)(rows[0] + p), b = *(const quad_any *)(rows[1] + p);
-    const quad c = *(const quad_any *)(rows[2] + p), d = *(const quad_any *)(rows[3] + p);
-    const quad ab_low = SL_QUAD(a, b, 0, 4, 1, 5), ab_high = SL_QUAD(a, b, 2, 6, 3, 7);
-    const quad cd_low = SL_QUAD(c, d, 0, 4, 1, 5), cd_high = SL_QUAD(c, d, 2, 6, 3, 7);
-    const quad first = SL_QUAD(ab_low, cd_low, 0, 1, 4, 5), second = SL_QUAD(ab_low, cd_low, 2, 3, 6, 7);
-    const quad third = SL_QUAD(ab_high, cd_high, 0, 1, 4, 5), fourth = SL_QUAD(ab_high, cd_high, 2, 3, 6, 7);
-
-    *(wide_quad_any *)pack = __builtin_convertvector(first, wide_quad);
-    *(wide_quad_any *)(pack + ld) = __builtin_convertvector(second, wide_quad);
-    *(wide_quad_any *)(pack + 2 * ld) = __builtin_convertvector(third, wide_quad);
-    *(wide_quad_any *)(pack + 3 * ld) = __builtin_convertvector(fourth, wide_quad);
-}
-
 /* pack[p, i] = rows[i][p0 + p], p < depth, i < ld; 0 from n on. */
 static void
 lens_pack(const float *const *rows, ptrdiff_t n, ptrdiff_t p0, ptrdiff_t depth, ptrdiff_t ld, double *pack)
 {
     ptrdiff_t i = 0;
 
-    for (; i + 4 <= n; i += 4) {
+    for (; i + SL_LANES <= n; i += SL_LANES) {
         ptrdiff_t p = 0;
         for (; p + 4 <= depth; p += 4) {
-            lens_pack_quads(rows + i, p0 + p, ld, pack + p * ld + i);
+            float block[4 * SL_LANES];
+            vf column[4];
+            for (int l = 0; l < SL_LANES; l++) {
+                memcpy(block + 4 * l, rows[i + l] + p0 + p, 4 * sizeof *block);
+            }
+            v_columns(block, 4, column);
+            SL_UNROLL
+            for (int q = 0; q < 4; q++) {
+                float values[SL_LANES];
+                v_store(values, column[q]);
+                vd_store(pack + (p + q) * ld + i, vd_widen(values));
+                vd_store(pack + (p + q) * ld + i + SL_HALF, vd_widen(values + SL_HALF));
+            }
         }
         for (; p < depth; p++) {
-            for (int l = 0; l < 4; l++) {
+            for (int l = 0; l < SL_LANES; l++) {
                 pack[p * ld + i + l] = (double)rows[i + l][p0 + p];
             }
         }

@@ -5,11 +5,20 @@ typedef int64_t vl __attribute__((vector_size(4 * SL_LANES)));
 
 enum { SPACE_VECTORS = SL_SPACE_BLOCK / SL_HALF, SPACE_LOOK = 8 };
 
-/* Zero where a < 0, else a. */
+/* Larger of two numbers, neither of them NaN: one instruction where the tier has one. */
 SL_INLINE vd
-vd_positive(vd a)
+vd_max(vd a, vd b)
 {
-    return (vd)((vl)a & (a > 0.0));
+#if SL_LANES == 16
+    return (vd)_mm512_max_pd((__m512d)a, (__m512d)b);
+#elif SL_LANES == 8
+    return (vd)_mm256_max_pd((__m256d)a, (__m256d)b);
+#elif defined(__x86_64__)
+    return (vd)_mm_max_pd((__m128d)a, (__m128d)b);
+#else
+    const vl first = (vl)(a > b);
+    return (vd)(((vl)a & first) | ((vl)b & ~first));
+#endif
 }
 
 /* out[l] = squared distance of point q (coordinates SL_SPACE_BLOCK apart) to point l of the block.  Once all 16 partial sums exceed `bound`,
@@ -66,11 +75,46 @@ space_box(const double *restrict block, const double *restrict box, ptrdiff_t d,
         SL_UNROLL
         for (int v = 0; v < SPACE_VECTORS; v++) {
             const vd x = vd_load(block + j * SL_SPACE_BLOCK + v * SL_HALF);
-            const vd t = vd_positive(low - x) + vd_positive(x - high); /* one of the two is zero */
+            const vd t = vd_max(vd_max(low - x, x - high), vd_all(0.0));
             sum[v] += t * t;
         }
     }
     for (int v = 0; v < SPACE_VECTORS; v++) {
         vd_store(out + v * SL_HALF, sum[v]);
+    }
+}
+
+/* best[l] = min(best[l], squared distance of point l of the block to each of the first `count` points of `others`). */
+static void
+space_nearest(const double *restrict block, const double *restrict others, ptrdiff_t count, ptrdiff_t d,
+              double *restrict best)
+{
+    vd least[SPACE_VECTORS];
+
+    for (int v = 0; v < SPACE_VECTORS; v++) {
+        least[v] = vd_load(best + v * SL_HALF);
+    }
+    for (ptrdiff_t p = 0; p < count; p++) {
+        vd sum[SPACE_VECTORS];
+        SL_UNROLL
+        for (int v = 0; v < SPACE_VECTORS; v++) {
+            sum[v] = vd_all(0.0);
+        }
+        for (ptrdiff_t j = 0; j < d; j++) {
+            const vd x = vd_all(others[j * SL_SPACE_BLOCK + p]);
+            SL_UNROLL
+            for (int v = 0; v < SPACE_VECTORS; v++) {
+                const vd t = vd_load(block + j * SL_SPACE_BLOCK + v * SL_HALF) - x;
+                sum[v] += t * t;
+            }
+        }
+        SL_UNROLL
+        for (int v = 0; v < SPACE_VECTORS; v++) {
+            const vl nearer = (vl)(sum[v] < least[v]);
+            least[v] = (vd)(((vl)sum[v] & nearer) | ((vl)least[v] & ~nearer));
+        }
+    }
+    for (int v = 0; v < SPACE_VECTORS; v++) {
+        vd_store(best + v * SL_HALF, least[v]);
     }
 }

@@ -435,7 +435,7 @@ member_check(member_arguments *a, int variant, double most)
 static int
 member_run(const member_arguments *a, PyArrayObject *P, int n_threads)
 {
-    const npy_intp n = PyArray_DIM(a->in[0], 0), blocks = (n - 1) / 16 + 1, blocks_a_call = 128;
+    const npy_intp n = PyArray_DIM(a->in[0], 0), blocks = (n - 1) / 16 + 1, blocks_a_call = 512;
     sl_space *points = space_of(a->in[0]);
     sl_exemplars *exemplars = NULL;
     sl_status status = SL_OK;

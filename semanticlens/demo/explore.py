@@ -21,7 +21,7 @@ from semanticlens.nn.network import Network
 LAYER = "relu4"                                       # the last convolution; the network takes the maximum over space next, and so do we
 POOL = "max"
 TOP = 20
-QUERIES = ("ring", "a star", "triangular shape", "on a white background", "striped")
+QUERIES = ("ring", "a star", "triangular shape", "on a black background", "striped")
 DISTRACTIONS = ("corner mark", "frame", "ruler")      # what can be in such pictures and should not matter for a shape
 THRESHOLD = 0.35                                      # cosine below which a component stays without a label
 BATCH = 64

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from semanticlens.demo.check import CLEAR, FOLLOWS, RIGHT, Findings, check
-from semanticlens.demo.explore import DISTRACTIONS, LAYER, QUERIES, Exploration, explore
+from semanticlens.demo.explore import DISTRACTIONS, LAYER, QUERIES, THRESHOLD, Exploration, explore
 from semanticlens.demo.pictures import generate
 from semanticlens.lens.results import number, text_table
 
@@ -119,7 +119,8 @@ def _searches(found: Exploration) -> str:
     rows = []
     for query in QUERIES:
         hits = found.queries.of(query)
-        rows.append([query, ", ".join(f"{h.component} ({h.score:.2f})" for h in hits[:3]), str(found.labels[LAYER, hits[0].component]),
+        label = str(found.labels[LAYER, hits[0].component]) if hits[0].score >= THRESHOLD else f"(below {THRESHOLD}: none answers)"
+        rows.append([query, ", ".join(f"{h.component} ({h.score:.2f})" for h in hits[:3]), label,
                      ", ".join(name for name, _ in hits[0].classes[:2])])
     return text_table(["query", "components (cosine)", "label of the first", "its classes"], rows)
 

@@ -69,8 +69,8 @@ class Arrays:
     def fingerprint(self) -> str:
         """SHA-256 of the image vectors (of the text vectors if there are none), or what was passed."""
         if self._fingerprint is None:
-            content = {"images": self._images} if self._images is not None else {"texts": self._texts}
-            self._fingerprint = sha256_of_arrays({key: value for key, value in content.items() if value is not None})
+            key, vectors = ("texts", self._texts) if self._images is None else ("images", self._images)
+            self._fingerprint = sha256_of_arrays({} if vectors is None else {key: vectors})
         return self._fingerprint
 
     @property

@@ -1,6 +1,25 @@
 """The built-in image-text encoder: small enough to ship, trained on generated pictures only.
 
-ACCURACIES
+How often the text nearest to a picture, among the plain names of an attribute's values, is right; with the stored float16 weights, on 2000
+pictures that show held-out combinations only (8 of 64 pairs of shape and colour and 4 of 32 pairs of shape and texture were never shown in
+training), and on 2000 other new pictures:
+
+    attribute         choices   held-out   other
+    shape                   8     98.2 %   99.5 %
+    colour                  8     99.9 %  100.0 %
+    texture                 4     88.9 %   92.4 %
+    size                    2    100.0 %  100.0 %
+    place                   5    100.0 %  100.0 %
+    background              6    100.0 %  100.0 %
+    overlay                 3    100.0 %  100.0 %
+    shape and colour       64     98.0 %   99.2 %
+
+"corner mark" separates the pictures that have one from all others (AUROC 1.0000 to four digits).  ``examples/train_demo_encoder.py`` trains
+it and prints these figures.
+
+What it does not know: anything else.  It has seen drawn pictures with exactly one object; photographs, several objects, other shapes and
+colours give vectors without meaning.  Of a text it sees the bag of words: "red circle on white" and "white circle on red" are the same, and
+"not red" is red.  It knows 142 words.  Small striped and checkered objects are what it confuses most.
 """
 
 from __future__ import annotations
