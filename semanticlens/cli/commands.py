@@ -61,9 +61,10 @@ def _arrays(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in wanted if name in file.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
+    except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds; MemoryError: a shape that cannot be
         raise DataError(
-            f"{path} is not a readable .npz file ({error}): write it with numpy.savez; texts as an array of strings, not of objects"
+            f"{path} is not a readable .npz file ({type(error).__name__}: {error}): "
+            "write it with numpy.savez; texts as an array of strings, not of objects"
         ) from None
 
 

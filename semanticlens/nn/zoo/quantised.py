@@ -64,7 +64,7 @@ def build(state: State, path: Path) -> Network:
         return _network(graph, state, path)
     except (ModelFileError, UnsupportedOperationError) as error:
         raise type(error)(f"{graph_path}: {error}") from None
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelFileError(f"{graph_path}: the graph is malformed: {type(error).__name__} {str(error)[:100]}") from None
 
 
