@@ -111,7 +111,7 @@ def _squared(a: F64, b: F64) -> F64:
 
 
 def _tree(points: F64, core: F64) -> tuple[I64, I64, F64]:
-    """Minimum spanning tree of mutual reachability (Prim), ties to the lower row."""
+    """Minimum spanning tree of mutual reachability (Prim from the first row), each row attached to the lowest one that is nearest."""
     n = len(points)
     near, via = np.full(n, np.inf), np.zeros(n, np.int64)
     free = np.ones(n, bool)
@@ -120,7 +120,7 @@ def _tree(points: F64, core: F64) -> tuple[I64, I64, F64]:
     for step in range(n - 1):
         free[current] = False
         reach = np.maximum(np.sqrt(((points - points[current]) ** 2).sum(axis=1)), np.maximum(core, core[current]))
-        closer = free & (reach < near)
+        closer = free & ((reach < near) | ((reach == near) & (current < via)))
         near[closer], via[closer] = reach[closer], current
         current = int(np.where(free, near, np.inf).argmin())
         ends[step], weights[step] = (via[current], current), near[current]
@@ -176,8 +176,8 @@ def _separation(a: F64, core_a: F64, b: F64, core_b: F64) -> float:
 def two_nn(points: ArrayLike, discard: float = 0.5) -> float:
     """Intrinsic dimension from the ratio of the distances to the two nearest neighbours (Facco et al. 2017).
 
-    Slope through the origin of -log(1 - i / n) against the log of the i-th smallest ratio, i from 0, without the ``discard`` share of largest ratios.
-    Rows that coincide with another are left out; NaN for fewer than four rows.
+    Slope through the origin of -log(1 - i / n) against the log of the i-th smallest ratio, i from 1, without the ``discard`` share of largest ratios.
+    Coinciding rows count once; NaN for fewer than four rows.
     """
     rows = np.unique(np.asarray(points, dtype=np.float64), axis=0)
     n = len(rows)
@@ -185,7 +185,7 @@ def two_nn(points: ArrayLike, discard: float = 0.5) -> float:
         return math.nan
     _, distance = kernels.nearest(rows, rows, 3)
     ratio = np.sort(distance[:, 2] / distance[:, 1])[: int(n * (1 - discard))]
-    x, y = np.log(ratio), -np.log1p(-np.arange(len(ratio)) / n)
+    x, y = np.log(ratio), -np.log1p(-np.arange(1, len(ratio) + 1) / n)
     return float((x @ y) / (x @ x)) if (x @ x) > 0 else math.nan
 
 
