@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semanticlens._kernels import hdbscan as kernels
-from semanticlens.alignment.embedding import principal_axes
+from semanticlens.alignment.axes import principal_axes
 from semanticlens.alignment.estimator import F32, F64, I64, Discovery, Real, argmax_labels, shares, whole
 
 NEAR = 1e-6  # added to distances before they are inverted

@@ -179,8 +179,8 @@ def _plain(value: Any) -> Any:
 
 
 def default_discovery(n: int) -> NLMCD:
-    """NLMCD on principal components with the published cluster size for many samples, and less for few: n / 100 of 5 to 50, n / 250 of 3 to 20."""
-    return NLMCD(min_cluster_size=int(np.clip(n // 100, 5, 50)), min_samples=int(np.clip(n // 250, 3, 20)))
+    """NLMCD in 10 dimensions with the published cluster size for many samples, and less for few: n / 100 of 5 to 50, n / 250 of 3 to 20."""
+    return NLMCD(n_components=10, min_cluster_size=int(np.clip(n // 100, 5, 50)), min_samples=int(np.clip(n // 250, 3, 20)))
 
 
 def compare(
@@ -399,8 +399,10 @@ def _chosen_pairs(made: tuple[Representation, ...], table: AlignmentMatrix, pair
                 if (s, layer) not in place:
                     raise LayerNotFoundError(layer, [r.layer for r in made if r.side == s], "the compared layers")
         return [(place[0, a], place[1, b]) for a, b in pairs]
-    cross = table.aci[np.ix_(first, second)]
-    i, j = np.unravel_index(int(np.nanargmax(cross)) if np.isfinite(cross).any() else 0, cross.shape)
+    cross = table.aci[np.ix_(first, second)].copy()
+    empty = np.array([r.memberships.shape[1] == 0 for r in made])
+    cross[empty[first][:, None] | empty[second] | ~np.isfinite(cross)] = -np.inf  # two layers without concepts agree, but say nothing
+    i, j = np.unravel_index(int(cross.argmax()), cross.shape)
     return list(dict.fromkeys([(first[int(i)], second[int(j)]), (first[-1], second[-1])]))
 
 

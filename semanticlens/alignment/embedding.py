@@ -1,4 +1,4 @@
-"""From feature vectors to the space that is clustered: as they are, principal components, UMAP, or the user's."""
+"""From feature vectors to the space that is clustered: as they are, principal components, neighbour embeddings, or the user's."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semanticlens._errors import DataError, MissingExtraError
+from semanticlens.alignment.axes import principal_axes
+from semanticlens.alignment.neighbours import Neighbours
 
 F64 = NDArray[np.float64]
-NAMED = ("none", "pca", "umap")
+NAMED = ("none", "pca", "neighbours", "umap")
 
 
 class Embedder(Protocol):
@@ -19,28 +21,6 @@ class Embedder(Protocol):
 
     def fit_transform(self, X: Any) -> Any: ...       # noqa: D102
     def transform(self, X: Any) -> Any: ...           # noqa: D102
-
-
-def principal_axes(X: NDArray[Any], n: int | None = None) -> tuple[F64, F64, F64]:
-    """Mean (F,), unit axes (k, F) of falling variance and their variances (k,), by the smaller of the two covariance forms.
-
-    Axes of no variance (below 1e-10 of the largest) are left out; each axis is turned so that its entry of largest magnitude is positive.
-    """
-    rows = np.asarray(X, dtype=np.float64)
-    mean = rows.mean(axis=0)
-    centred = rows - mean
-    if rows.shape[1] <= len(rows):
-        values, vectors = np.linalg.eigh(centred.T @ centred)
-        axes = vectors.T[::-1]
-    else:
-        values, vectors = np.linalg.eigh(centred @ centred.T)
-        axes = vectors.T[::-1] @ centred
-    values = np.maximum(values[::-1], 0.0)
-    kept = np.flatnonzero(values > 1e-10 * max(values[0], np.finfo(float).tiny))[:n]
-    axes, values = axes[kept], values[kept]
-    axes = axes / np.linalg.norm(axes, axis=1, keepdims=True)
-    top = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
-    return mean, axes * np.where(top < 0, -1.0, 1.0), values / max(len(rows) - 1, 1)
 
 
 class Plain:
@@ -103,7 +83,9 @@ class Applied:
         return np.asarray(self.function(X), dtype=np.float64)
 
 
-def embedder(embed: Any, n_components: int, n_neighbors: int, min_dist: float, seed: int) -> Embedder:
+def embedder(
+    embed: Any, n_components: int, n_neighbors: int, min_dist: float, seed: int, n_threads: int | None = None
+) -> Embedder:
     """What ``embed`` means: a name, an array, a function, or an object with ``fit_transform`` and ``transform``."""
     if isinstance(embed, str):
         if embed not in NAMED:
@@ -112,6 +94,8 @@ def embedder(embed: Any, n_components: int, n_neighbors: int, min_dist: float, s
             return Plain()
         if embed == "pca":
             return Principal(n_components)
+        if embed == "neighbours":
+            return Neighbours(n_components, n_neighbors, min_dist, seed, n_threads=n_threads)
         try:
             umap = importlib.import_module("umap")
         except ImportError:

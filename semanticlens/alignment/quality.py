@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semanticlens._kernels import hdbscan as kernels
-from semanticlens.alignment.embedding import principal_axes
+from semanticlens.alignment.axes import principal_axes
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]

@@ -22,7 +22,7 @@ F64 = NDArray[np.float64]
 SHARED, SPLIT, MERGED, ONLY_P, ONLY_Q = "shared", "split", "merged", "only P", "only Q"
 RELATIONS = (SHARED, SPLIT, MERGED, ONLY_P, ONLY_Q)
 CUTS = (0.25, 0.5, 0.75)
-NEVER = 1e3  # cost of a match that is not allowed, above any sum of allowed ones
+NEVER = 1e6  # cost of a match that is not allowed, above any sum of allowed ones
 INSIDE = 0.5  # share of a concept's mass that has to lie in another one for it to be a part of it
 
 
