@@ -59,8 +59,8 @@ def planted(seed: int) -> Planted:
         relations.add((kind, frozenset(own_a), frozenset(own_b)))
         next_a, next_b = next_a + parts_a, next_b + parts_b
 
-    for kind, count, parts_a, parts_b in (("shared", SHARED, 1, 1), ("split", SPLIT, 1, 2), ("merged", MERGED, 2, 1), ("only P", ONLY_A, 1, 0),
-                                          ("only Q", ONLY_B, 0, 1)):  # fmt: skip
+    kinds = [("shared", SHARED, 1, 1), ("split", SPLIT, 1, 2), ("merged", MERGED, 2, 1), ("only P", ONLY_A, 1, 0), ("only Q", ONLY_B, 0, 1)]
+    for kind, count, parts_a, parts_b in kinds:
         for _ in range(count):
             add(kind, parts_a, parts_b)
     a.extend([-1] * 2 * SIZE)
@@ -146,8 +146,13 @@ def main() -> None:
         data = planted(seed)
         found = compare(data)
         got = reported(data, found)
-        recovered.append({"seed": seed, "planted": len(data.relations), "right": len(got & data.relations), "wrong": len(got - data.relations)})
-        print(f"seed {seed}: {recovered[-1]['right']} of {recovered[-1]['planted']} planted relations reported, {recovered[-1]['wrong']} others")
+        recovered.append(
+            {"seed": seed, "planted": len(data.relations), "right": len(got & data.relations), "wrong": len(got - data.relations)}
+        )
+        print(
+            f"seed {seed}: {recovered[-1]['right']} of {recovered[-1]['planted']} planted relations reported, "
+            f"{recovered[-1]['wrong']} others"
+        )
         if seed == 0 and args.report is not None:
             found.report(args.report)
     rows = [measured(share) for share in np.round(np.linspace(0, 0.75, 16), 3).tolist()]

@@ -4,7 +4,8 @@
 
 DIR is the data folder (SEMANTICLENS_DATA): CIFAR-10 ResNets with 32 x 32 pictures, four ImageNet-size networks with 1000 photos.
 Per group of networks: features of the same places at every layer, concepts by NLMCD and each baseline (with as many concepts as NLMCD
-found), the alignment of all layers, the sanity score (share of layers whose most alike other layer is a neighbour), and a report of two networks.
+found), the alignment of all layers, the sanity score (share of layers whose most alike other layer is a neighbour), and a report
+of two networks.
 
 Writes to OUT: features (reused when the script is run again), one HTML report per pair, result.json; with --figure FILE.png (needs
 matplotlib) heat maps and scores; with --table FILE.json the numbers that are committed under examples/results.
@@ -27,7 +28,17 @@ import semanticlens as sl
 from semanticlens import alignment
 from semanticlens._errors import ConceptWarning
 
-MOBILENET_V2 = ["n04_dwconv", "n11_dwconv", "n18_dwconv", "n22_dwconv", "n29_dwconv", "n36_dwconv", "n40_dwconv", "n44_dwconv", "n48_dwconv"]
+MOBILENET_V2 = [
+    "n04_dwconv",
+    "n11_dwconv",
+    "n18_dwconv",
+    "n22_dwconv",
+    "n29_dwconv",
+    "n36_dwconv",
+    "n40_dwconv",
+    "n44_dwconv",
+    "n48_dwconv",
+]
 GROUPS: dict[str, Any] = {
     "cifar": {
         "images": "no-licence/cifar10_jpeg_test2000.zip", "labels": "folders",

@@ -35,7 +35,10 @@ def sides() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     b[a == 4] = -1
     b[b == 4] = 3
     mixed = np.where(np.arange(N) < 40, 0, a)
-    return {"early": crisp(mixed), "middle": crisp(a), "late": crisp(a)}, {"x": crisp(np.random.default_rng(0).permutation(b)), HOSTILE: crisp(b)}
+    return {"early": crisp(mixed), "middle": crisp(a), "late": crisp(a)}, {
+        "x": crisp(np.random.default_rng(0).permutation(b)),
+        HOSTILE: crisp(b),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +119,8 @@ def test_two_networks_over_pictures(tmp_path) -> None:
     assert len(found.representations) == 6
     assert found.matrix.n == 60
     assert found.representations[0].quality is not None
-    again = compare(network(0), network(1), shown, (["conv", "relu", "fc"], ["conv", "relu", "fc"]), discover=lambda layer: KMeans(4, n_init=1),
+    again = compare(network(0), network(1), shown, (["conv", "relu", "fc"], ["conv", "relu", "fc"]),
+                    discover=lambda layer: KMeans(4, n_init=1),
                     seed=2, batch_size=7, quality=False)  # fmt: skip
     assert np.array_equal(again.matrix.d, found.matrix.d)
     assert again.representations[0].quality is None

@@ -12,8 +12,8 @@ from small_database import WORDS, database, pictures
 
 from semanticlens import DataError, MismatchError, MissingExtraError, data
 from semanticlens.alignment import (
-    KMeans,
     NLMCD,
+    KMeans,
     align,
     atlas,
     concept_distances,
@@ -33,8 +33,10 @@ from semanticlens.plot import atlas as drawing
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 # The alignment of the 11 blocks of a published comparison (upper triangle by row), decoded from its heat map.
-PUBLISHED = """.721 .713 .707 .709 .706 .686 .667 .661 .635 .634 .766 .767 .760 .739 .705 .694 .688 .667 .665 .785 .762 .738 .702 .686 .680 .661 .658
-.785 .747 .713 .696 .691 .671 .668 .784 .735 .713 .700 .682 .680 .756 .721 .709 .691 .688 .738 .724 .709 .707 .749 .741 .733 .760 .752 .778"""
+PUBLISHED = """.721 .713 .707 .709 .706 .686 .667 .661 .635 .634 .766 .767 .760 .739 .705 .694 .688 .667 .665 .785 .762 .738 .702
+.686 .680 .661 .658
+.785 .747 .713 .696 .691 .671 .668 .784 .735 .713 .700 .682 .680 .756 .721 .709 .691 .688 .738 .724 .709 .707 .749 .741 .733 .760
+.752 .778"""
 
 
 def crisp(labels: np.ndarray) -> np.ndarray:
@@ -189,7 +191,9 @@ def test_robustness() -> None:
 def test_same_samples() -> None:
     ids = np.array([4, 2, 9, 2])
     same_samples(ids, ids.copy())
-    with pytest.raises(MismatchError, match=r"B has the samples of A in another order \(2 rows differ; the first difference is row 0: 4 and 2"):
+    with pytest.raises(
+        MismatchError, match=r"B has the samples of A in another order \(2 rows differ; the first difference is row 0: 4 and 2"
+    ):
         same_samples(ids, np.array([2, 4, 9, 2]))
     with pytest.raises(MismatchError, match=r"describe different samples \(1 rows differ"):
         same_samples(ids, np.array([4, 2, 8, 2]), ("A", "B"))

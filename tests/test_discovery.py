@@ -167,7 +167,9 @@ def test_kmeans_finds_the_balls() -> None:
     rows, truth = blobs()
     found = KMeans(5, n_threads=1).fit(rows)
     assert ground_truth(np.eye(5)[found.labels_], truth).aci == pytest.approx(1.0)
-    assert found.inertia_ == pytest.approx(sum(((rows[found.labels_ == k] - found.cluster_centers_[k]) ** 2).sum() for k in range(5)), rel=1e-5)
+    assert found.inertia_ == pytest.approx(
+        sum(((rows[found.labels_ == k] - found.cluster_centers_[k]) ** 2).sum() for k in range(5)), rel=1e-5
+    )
     assert (found.memberships_.argmax(axis=1) == found.labels_).all()
     assert found.memberships_.sum(axis=1) == pytest.approx(1.0, abs=1e-6)
     d = np.linalg.norm(rows[:3, None] - found.cluster_centers_[None], axis=2)
@@ -215,7 +217,7 @@ def test_nmf_recovers_a_product_of_its_own_kind() -> None:
     assert sorted(cosine.argmax(axis=1).tolist()) == [0, 1, 2]
     assert cosine.max(axis=1).min() > 0.999
     assert np.abs(found.transform(weights @ parts) - found.memberships_).max() < 0.02
-    with pytest.raises(DataError, match="row 1 is negative .*behind a ReLU"):
+    with pytest.raises(DataError, match=r"row 1 is negative .*behind a ReLU"):
         NMF(2).fit(np.array([[1.0, 2.0], [1.0, -2.0]]))
 
 

@@ -24,7 +24,13 @@ def network(seed: int = 0, size: int = 16) -> Network:
         Node("pool", "mean", ("relu",), {}, {"axes": [2, 3], "keepdims": False}),
         Node("fc", "dense", ("pool",), {"weight": "v"}, {}),
     ]
-    return Network(nodes, params, input_shape=(3, size, size), name=f"net{seed}", preprocess=Preprocess(size=(size, size), resize="stretch", short=None))
+    return Network(
+        nodes,
+        params,
+        input_shape=(3, size, size),
+        name=f"net{seed}",
+        preprocess=Preprocess(size=(size, size), resize="stretch", short=None),
+    )
 
 
 def pictures(n: int = 11, size: int = 20) -> data.ImageArray:

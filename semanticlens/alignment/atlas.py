@@ -133,7 +133,9 @@ def _layout(layout: Any, distance: F64, seed: int) -> F64:
         except ImportError:
             raise MissingExtraError("umap-learn", "align", "layout='umap'") from None
         near = max(2, min(70, len(distance) - 1))
-        return np.asarray(umap.UMAP(metric="precomputed", n_neighbors=near, min_dist=0.01, random_state=seed, n_jobs=1).fit_transform(distance))
+        return np.asarray(
+            umap.UMAP(metric="precomputed", n_neighbors=near, min_dist=0.01, random_state=seed, n_jobs=1).fit_transform(distance)
+        )
     start = scaled(distance)
     return start if layout == "mds" or len(distance) < 5 else tsne(distance, start)
 
@@ -147,7 +149,7 @@ def scaled(distance: F64) -> F64:
     if axes.shape[1] < 2:
         axes = np.concatenate([axes, np.zeros((len(axes), 2 - axes.shape[1]))], axis=1)
     top = axes[np.abs(axes).argmax(axis=0), [0, 1]]
-    return axes * np.where(top < 0, -1.0, 1.0)
+    return np.asarray(axes * np.where(top < 0, -1.0, 1.0))
 
 
 def tsne(distance: F64, start: F64, perplexity: float = 15.0) -> F64:
@@ -186,7 +188,7 @@ def _neighbours(squared: F64, perplexity: float) -> F64:
             low, high = (beta, high) if entropy > np.log(perplexity) else (low, beta)
             beta = beta * 2 if not np.isfinite(high) else (low + high) / 2
         out[i, np.arange(n) != i] = weight / total
-    return np.maximum((out + out.T) / (2 * n), 1e-12)
+    return np.asarray(np.maximum((out + out.T) / (2 * n), 1e-12))
 
 
 def _fit_square(places: F64) -> F64:

@@ -1,6 +1,7 @@
 """Linear ways to find concepts, which non-linear ones are compared with: k-means, principal components, and subspaces of groups (MCD).
 
-Proximities as in the official code of Vielhaben et al. (arXiv 2412.06639): inverse distances for k-means, cosines for the others, clipped to
+Proximities as in the official code of Vielhaben et al. (arXiv 2412.06639): inverse distances for k-means, cosines for the others,
+clipped to
 [0, 1] and divided by their sum; a row without a positive cosine is zero throughout.
 """
 
@@ -30,7 +31,7 @@ def distances(rows: Real, centres: F64) -> F64:
 def cosines(rows: Real, axes: F64) -> F64:
     """Cosines (n, K) of rows with unit axes; 0 for a row of zeros."""
     lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    return np.divide(rows @ axes.T, lengths, out=np.zeros((len(rows), len(axes))), where=lengths > 0)
+    return np.asarray(np.divide(rows @ axes.T, lengths, out=np.zeros((len(rows), len(axes))), where=lengths > 0))
 
 
 def spread_seeds(rows: Real, k: int, rng: np.random.Generator) -> I64:
@@ -191,7 +192,13 @@ class MCD(Discovery):
     """
 
     def __init__(
-        self, n_concepts: int = 50, share: float = 0.05, n_init: int = 4, max_iter: int = 100, tol: float = 1e-6, seed: int = 0,
+        self,
+        n_concepts: int = 50,
+        share: float = 0.05,
+        n_init: int = 4,
+        max_iter: int = 100,
+        tol: float = 1e-6,
+        seed: int = 0,
         n_threads: int | None = None,
     ) -> None:
         self.n_concepts = n_concepts
@@ -208,7 +215,8 @@ class MCD(Discovery):
             raise ValueError(f"share={self.share!r} must lie above 0 and at most at 1")
         rows = self._start(X)
         groups = KMeans(self.n_concepts, self.n_init, self.max_iter, self.tol, self.seed, self.n_threads).fit(rows).labels_
-        labels, bases = np.full(len(rows), -1, np.int64), []
+        labels = np.full(len(rows), -1, np.int64)
+        bases: list[F64] = []
         for g in np.unique(groups):
             members = np.flatnonzero(groups == g)
             if len(members) > 2 and not (rows[members] == rows[members[0]]).all():
@@ -221,7 +229,7 @@ class MCD(Discovery):
     def _basis(self, members: NDArray[Any]) -> F64:
         mean, axes, variance = principal_axes(members)
         axes = axes[variance >= self.share * variance[0]]
-        return axes * np.where(axes @ mean < 0, -1.0, 1.0)[:, None]
+        return np.asarray(axes * np.where(axes @ mean < 0, -1.0, 1.0)[:, None])
 
     def transform(self, X: ArrayLike) -> F32:
         """Proximities of new rows."""

@@ -14,7 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from semanticlens._errors import DataError, LayerNotFoundError, MismatchError
 from semanticlens._progress import track
 from semanticlens._version import __version__
-from semanticlens.alignment.concepts import Concept, ConceptGraph, concept_graph, describe, ground_truth, hard_labels, same_samples, sanity_score
+from semanticlens.alignment.concepts import (
+    Concept,
+    ConceptGraph,
+    concept_graph,
+    describe,
+    ground_truth,
+    hard_labels,
+    same_samples,
+    sanity_score,
+)
 from semanticlens.alignment.estimator import Discovery
 from semanticlens.alignment.features import Features, features
 from semanticlens.alignment.index import Alignment, AlignmentMatrix, Noise, matrix, proximities
@@ -150,7 +159,8 @@ class Comparison:
         counts = {r.kind: sum(x.kind == r.kind for x in best.relations) for r in best.relations}
         words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
         return (
-            f"Comparison({self.names[0]!r}, {self.names[1]!r}: {len(self.side(0))} and {len(self.side(1))} layers, {self.matrix.n:,} samples; "
+            f"Comparison({self.names[0]!r}, {self.names[1]!r}: {len(self.side(0))} and {len(self.side(1))} layers, "
+            f"{self.matrix.n:,} samples; "
             f"{best.a.layer} and {best.b.layer}: aci {best.alignment.aci:.3f}, {words or 'no concepts'})"
         )
 
@@ -261,7 +271,11 @@ def compare(
         own = maker.clone() if isinstance(maker, Discovery) else maker(layer)
         found.append((s, layer, own.fit(rows)))
     parts = [(s, layer, own.memberships_, own.labels_, own.quality_ if quality else None) for s, layer, own in found]
-    record = {"discover": repr(found[0][2]), "features": [f.record if isinstance(f, Features) else None for f in sides], "version": __version__}
+    record = {
+        "discover": repr(found[0][2]),
+        "features": [f.record if isinstance(f, Features) else None for f in sides],
+        "version": __version__,
+    }
     return _assemble(parts, called, ids, images, noise, cuts, pairs, db, vocabulary, record, n_threads, progress)
 
 
@@ -355,14 +369,16 @@ def _assemble(
     n = len(parts[0][2])
     for s, layer, P, _, _ in parts:
         if len(P) != n:
-            raise DataError(f"{names[s]}, {layer}: has {len(P)} rows, but {names[parts[0][0]]}, {parts[0][1]} has {n}: all must describe the "
+            raise DataError(f"{names[s]}, {layer}: has {len(P)} rows, but {names[parts[0][0]]}, {parts[0][1]} has {n}: all must "
+                            f"describe the "
                             "same samples in the same order")  # fmt: skip
     ids = np.arange(n) if sample_ids is None else sample_ids
     targets, class_names = _targets(images, ids)
     made = tuple(
         Representation(
             side=s, layer=layer, memberships=P, labels=labels, quality=quality,
-            concepts=describe(P, labels, sample_ids=ids, top=EXAMPLES, targets=targets, class_names=class_names, db=db, vocabulary=vocabulary),
+            concepts=describe(P, labels, sample_ids=ids, top=EXAMPLES, targets=targets,
+                              class_names=class_names, db=db, vocabulary=vocabulary),
             truth=None if targets is None else ground_truth(P, targets, noise=noise, n_threads=n_threads),
         )
         for s, layer, P, labels, quality in parts
@@ -390,7 +406,9 @@ def _targets(images: Dataset | None, ids: I64) -> tuple[I64 | None, tuple[str, .
     return images.labels[ids], images.class_names
 
 
-def _chosen_pairs(made: tuple[Representation, ...], table: AlignmentMatrix, pairs: Sequence[tuple[str, str]] | None) -> list[tuple[int, int]]:
+def _chosen_pairs(
+    made: tuple[Representation, ...], table: AlignmentMatrix, pairs: Sequence[tuple[str, str]] | None
+) -> list[tuple[int, int]]:
     place = {(r.side, r.layer): i for i, r in enumerate(made)}
     first, second = ([i for i, r in enumerate(made) if r.side == s] for s in (0, 1))
     if pairs is not None:
@@ -406,7 +424,9 @@ def _chosen_pairs(made: tuple[Representation, ...], table: AlignmentMatrix, pair
     return list(dict.fromkeys([(first[int(i)], second[int(j)]), (first[-1], second[-1])]))
 
 
-def _layer_pair(a: Representation, b: Representation, index: Alignment, cuts: tuple[float, float, float], n_threads: int | None) -> LayerPair:
+def _layer_pair(
+    a: Representation, b: Representation, index: Alignment, cuts: tuple[float, float, float], n_threads: int | None
+) -> LayerPair:
     distances = concept_distances(a.memberships, b.memberships, n_threads=n_threads)
     kinds_a, kinds_b = distances.universality(cuts, relative=True)
     return LayerPair(

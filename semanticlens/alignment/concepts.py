@@ -1,7 +1,8 @@
-"""What the concepts of a layer are, and how they relate: examples, names, truth, robustness, the order of layers, the graph through them."""
+"""What the concepts of a layer are and how they relate: examples, names, truth, robustness, order of layers, graph through the layers."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,8 @@ def same_samples(a: ArrayLike, b: ArrayLike, names: tuple[str, str] = ("A", "B")
     first = f"the first difference is row {different[0]}: {x[different[0]]} and {y[different[0]]}"
     if (np.sort(x) == np.sort(y)).all():
         raise MismatchError(
-            f"{names[1]} has the samples of {names[0]} in another order ({different.size} rows differ; {first}): bring both into one order, "
+            f"{names[1]} has the samples of {names[0]} in another order ({different.size} rows differ; {first}): bring both "
+            f"into one order, "
             "rows[numpy.argsort(sample_ids, kind='stable')]"
         )
     raise MismatchError(f"{names[0]} and {names[1]} describe different samples ({different.size} rows differ; {first})")
@@ -226,7 +228,7 @@ def one_hot(targets: ArrayLike) -> NDArray[np.float32]:
     """(n, groups) float32; a row of zeros for -1."""
     own = np.asarray(targets, dtype=np.int64)
     groups = np.unique(own[own >= 0])
-    return (own[:, None] == groups[None]).astype(np.float32)
+    return np.asarray((own[:, None] == groups[None]).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +251,14 @@ class Robustness:
 
 
 def robustness(
-    estimator: Discovery, X: ArrayLike, *, runs: int = 3, share: float = 1.0, seed: int = 0, noise: Noise = "implicit", progress: bool = False
+    estimator: Discovery,
+    X: ArrayLike,
+    *,
+    runs: int = 3,
+    share: float = 1.0,
+    seed: int = 0,
+    noise: Noise = "implicit",
+    progress: bool = False,
 ) -> Robustness:
     """Fit several times and align the results.
 
@@ -342,7 +351,7 @@ def concept_graph(layers: Mapping[str, ArrayLike], *, threshold: float = 0.05, s
     if len(names) < 2 or len({len(m) for m in members.values()}) != 1:
         raise DataError(f"a graph needs at least two layers of the same samples, not {[(name, len(m)) for name, m in members.items()]}")
     edges = []
-    for depth, (first, second) in enumerate(zip(names, names[1:], strict=False)):
+    for depth, (first, second) in enumerate(itertools.pairwise(names)):
         counts = members[first].T.astype(np.float64) @ members[second]
         total = counts.sum(axis=0)
         part = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
@@ -356,8 +365,8 @@ def concept_graph(layers: Mapping[str, ArrayLike], *, threshold: float = 0.05, s
 
 def _members(name: str, values: NDArray[Any], soft: float | None) -> NDArray[np.float32]:
     if values.ndim == 1 and values.dtype.kind in "iu":
-        return (values[:, None] == np.arange(max(int(values.max(initial=-1)) + 1, 0))[None]).astype(np.float32)
+        return np.asarray((values[:, None] == np.arange(max(int(values.max(initial=-1)) + 1, 0))[None]).astype(np.float32))
     P = proximities(values, name=name)
     if soft is not None:
-        return (P > soft).astype(np.float32)
-    return (hard_labels(P)[:, None] == np.arange(P.shape[1])[None]).astype(np.float32)
+        return (soft < P).astype(np.float32)
+    return np.asarray((hard_labels(P)[:, None] == np.arange(P.shape[1])[None]).astype(np.float32))

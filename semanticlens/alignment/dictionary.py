@@ -87,7 +87,8 @@ class NMF(Discovery):
     def _positive(self, rows: Real) -> F64:
         if rows.min() < 0:
             row = int(np.flatnonzero(rows.min(axis=1) < 0)[0])
-            raise DataError(f"X: row {row} is negative (down to {rows.min():.3g}), which NMF cannot factorise: take a layer behind a ReLU, or pass "
+            raise DataError(f"X: row {row} is negative (down to {rows.min():.3g}), which NMF cannot factorise: take a layer "
+                            f"behind a ReLU, or pass "
                             "numpy.maximum(X, 0) if that is meant")  # fmt: skip
         return rows.astype(np.float64)
 
@@ -133,7 +134,13 @@ class TopKSAE(Discovery):
     """
 
     def __init__(
-        self, n_concepts: int = 128, active: int = 8, epochs: int = 60, batch_size: int = 128, learning_rate: float = 2e-3, seed: int = 0,
+        self,
+        n_concepts: int = 128,
+        active: int = 8,
+        epochs: int = 60,
+        batch_size: int = 128,
+        learning_rate: float = 2e-3,
+        seed: int = 0,
         progress: bool = False,
     ) -> None:
         self.n_concepts = n_concepts
@@ -174,14 +181,14 @@ class TopKSAE(Discovery):
         return shares(self._activations(self._scaled(self._new(X))))
 
     def _scaled(self, rows: Real) -> F32:
-        return ((rows - self.mean_) / self.scale_).astype(np.float32)
+        return np.asarray(((rows - self.mean_) / self.scale_).astype(np.float32))
 
     def _activations(self, x: F32) -> F32:
         z = np.maximum(x @ self.encoder_ + self.bias_, 0)
         if self.active < z.shape[1]:
             least = np.partition(z, -self.active, axis=1)[:, -self.active, None]
             z[z < least] = 0
-        return z
+        return np.asarray(z)
 
     def _train(self, x: F32, step: _Adam, fired: NDArray[np.bool_]) -> float:
         """One batch; returns its squared error."""
@@ -234,4 +241,4 @@ class _Adam:
 
 def _unit(rows: F32) -> F32:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    return np.asarray(np.divide(rows, length, out=np.zeros_like(rows), where=length > 0))

@@ -19,8 +19,8 @@ NAMED = ("none", "pca", "neighbours", "umap")
 class Embedder(Protocol):
     """What an embedding has to do."""
 
-    def fit_transform(self, X: Any) -> Any: ...       # noqa: D102
-    def transform(self, X: Any) -> Any: ...           # noqa: D102
+    def fit_transform(self, X: Any) -> Any: ...  # noqa: D102
+    def transform(self, X: Any) -> Any: ...  # noqa: D102
 
 
 class Plain:
@@ -48,7 +48,7 @@ class Principal:
 
     def transform(self, X: NDArray[Any]) -> F64:
         """The components of X."""
-        return (np.asarray(X, dtype=np.float64) - self.mean) @ self.axes.T
+        return np.asarray((np.asarray(X, dtype=np.float64) - self.mean) @ self.axes.T)
 
 
 class Given:
@@ -83,9 +83,7 @@ class Applied:
         return np.asarray(self.function(X), dtype=np.float64)
 
 
-def embedder(
-    embed: Any, n_components: int, n_neighbors: int, min_dist: float, seed: int, n_threads: int | None = None
-) -> Embedder:
+def embedder(embed: Any, n_components: int, n_neighbors: int, min_dist: float, seed: int, n_threads: int | None = None) -> Embedder:
     """What ``embed`` means: a name, an array, a function, or an object with ``fit_transform`` and ``transform``."""
     if isinstance(embed, str):
         if embed not in NAMED:

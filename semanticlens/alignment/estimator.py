@@ -46,7 +46,7 @@ def shares(values: NDArray[Any]) -> F32:
     """Each row clipped at 0 and divided by its sum; a row without positive values is zero throughout."""
     positive = np.maximum(np.asarray(values, dtype=np.float64), 0.0)
     total = positive.sum(axis=1, keepdims=True)
-    return np.divide(positive, total, out=np.zeros_like(positive), where=total > 0).astype(np.float32)
+    return np.asarray(np.divide(positive, total, out=np.zeros_like(positive), where=total > 0).astype(np.float32))
 
 
 def top_rows(memberships: F32, concept: int, top: int, among: NDArray[np.bool_] | None = None) -> I64:
@@ -113,7 +113,7 @@ class Discovery:
     def n_concepts_(self) -> int:
         """Number of concepts found."""
         self._needs_fit()
-        return self.memberships_.shape[1]
+        return int(self.memberships_.shape[1])
 
     @property
     def quality_(self) -> Quality:
@@ -133,7 +133,9 @@ class Discovery:
     def _start(self, X: ArrayLike, least: int = 2) -> Real:
         rows = check_rows(X, "X", least)
         if (rows == rows[0]).all():
-            raise DataError(f"all {len(rows)} rows of X are equal (constant features): there is nothing to tell apart; look at layer and pooling")
+            raise DataError(
+                f"all {len(rows)} rows of X are equal (constant features): there is nothing to tell apart; look at layer and pooling"
+            )
         self._X, self._quality, self.n_features_in_ = rows, None, rows.shape[1]
         return rows
 

@@ -154,7 +154,9 @@ class _Sampler:
 
     def _whole(self, layer: str, rows: F32) -> F32:
         if self.per_image != 1:
-            raise DataError(f"layer {layer!r} gives one vector per picture with tokens={self.tokens!r}: per_image={self.per_image} must be 1")
+            raise DataError(
+                f"layer {layer!r} gives one vector per picture with tokens={self.tokens!r}: per_image={self.per_image} must be 1"
+            )
         return rows
 
     def _patches(self, maps: NDArray[Any], places: F64) -> F32:
@@ -176,9 +178,10 @@ def _grid(layer: str, x: NDArray[Any]) -> NDArray[Any]:
     """Tokens (B, T, F) as maps (B, F, g, g): the last g * g of them, those before are class and register tokens."""
     side = int(np.sqrt(x.shape[1] + 0.5))
     if side < 2 or x.shape[1] - side * side > SPECIAL:
-        raise DataError(f"layer {layer!r} has {x.shape[1]} tokens, which are not a square grid of patches with up to {SPECIAL} special tokens "
+        raise DataError(f"layer {layer!r} has {x.shape[1]} tokens, which are not a square grid of patches with up to {SPECIAL} "
+                        f"special tokens "
                         "before it: tokens='mean' or 'class'")  # fmt: skip
-    return x[:, -side * side :].transpose(0, 2, 1).reshape(len(x), x.shape[2], side, side)
+    return np.asarray(x[:, -side * side :].transpose(0, 2, 1).reshape(len(x), x.shape[2], side, side))
 
 
 def features(
@@ -269,7 +272,8 @@ def features(
     skipped = tuple((int(s.id), s.reason) for s in source.skipped) if isinstance(source, NetworkSource) else ()
     return Features(
         arrays={name: part[rows] for name, part in parts.items()},
-        sample_ids=np.repeat(ids[order], per_image), places=spots if tokens == "patches" else np.full_like(spots, np.nan), record=record, skipped=skipped,
+        sample_ids=np.repeat(ids[order], per_image), places=spots if tokens == "patches" else np.full_like(spots, np.nan),
+        record=record, skipped=skipped,
     )  # fmt: skip
 
 
@@ -290,7 +294,9 @@ def _gather(
             rows = sampler.rows(name, activations[name], places)
             if not np.isfinite(rows).all():
                 bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]) // sampler.per_image
-                raise DataError(f"layer {name!r} has NaN or infinite activations for picture {ids[bad]}: look at the weights or leave it out")
+                raise DataError(
+                    f"layer {name!r} has NaN or infinite activations for picture {ids[bad]}: look at the weights or leave it out"
+                )
             known = parts.setdefault(name, [])
             if known and known[0].shape[1] != rows.shape[1]:
                 raise DataError(f"layer {name!r} has {rows.shape[1]} features, but {known[0].shape[1]} in the batches before")

@@ -1,6 +1,7 @@
 """A neighbour embedding that needs no extra package: UMAP's objective, lowered in NumPy, the same for every run and thread count.
 
-McInnes, Healy, Melville (arXiv 1802.03426): fuzzy neighbourhoods of the k nearest rows (exact here), pulled together along their edges and pushed
+McInnes, Healy, Melville (arXiv 1802.03426): fuzzy neighbourhoods of the k nearest rows (exact here), pulled together along their
+edges and pushed
 apart from rows drawn at random.  Moves are made for all rows at once, which is what makes the result independent of any order.
 """
 
@@ -145,10 +146,10 @@ def _add(moves: F64, rows: I64, values: F64) -> None:
 def _pull(difference: F64, a: float, b: float) -> F64:
     squared = (difference**2).sum(axis=1)
     factor = np.divide(-2 * a * b * squared ** (b - 1), 1 + a * squared**b, out=np.zeros_like(squared), where=squared > 0)
-    return np.clip(factor[:, None] * difference, -FARTHEST, FARTHEST)
+    return np.asarray(np.clip(factor[:, None] * difference, -FARTHEST, FARTHEST))
 
 
 def _push(difference: F64, a: float, b: float) -> F64:
     squared = (difference**2).sum(axis=1)
     factor = 2 * b / ((0.001 + squared) * (1 + a * squared**b))
-    return np.clip(factor[:, None] * difference, -FARTHEST, FARTHEST)
+    return np.asarray(np.clip(factor[:, None] * difference, -FARTHEST, FARTHEST))

@@ -58,8 +58,17 @@ class NLMCD(Discovery):
     """
 
     def __init__(
-        self, embed: Any = "neighbours", n_components: int = 50, n_neighbors: int = 30, min_dist: float = 0.01, min_cluster_size: int = 50,
-        min_samples: int | None = 20, selection: str = "leaf", epsilon: float = 0.0, variant: str = "new_point", seed: int = 0,
+        self,
+        embed: Any = "neighbours",
+        n_components: int = 50,
+        n_neighbors: int = 30,
+        min_dist: float = 0.01,
+        min_cluster_size: int = 50,
+        min_samples: int | None = 20,
+        selection: str = "leaf",
+        epsilon: float = 0.0,
+        variant: str = "new_point",
+        seed: int = 0,
         n_threads: int | None = None,
     ) -> None:
         self.embed = embed
@@ -94,11 +103,17 @@ class NLMCD(Discovery):
         """
         rows = self._start(X)
         self.embedder_ = embedder(
-            self.embed, whole(self.n_components, "n_components", 1), whole(self.n_neighbors, "n_neighbors", 2), self.min_dist, self.seed,
+            self.embed,
+            whole(self.n_components, "n_components", 1),
+            whole(self.n_neighbors, "n_neighbors", 2),
+            self.min_dist,
+            self.seed,
             self.n_threads,
         )
         self.embedding_ = self._checked(self.embedder_.fit_transform(rows), len(rows))
-        self.clusterer_ = HDBSCAN(self.min_cluster_size, self.min_samples, self.selection, self.epsilon, self.n_threads).fit(self.embedding_)
+        self.clusterer_ = HDBSCAN(self.min_cluster_size, self.min_samples, self.selection, self.epsilon, self.n_threads).fit(
+            self.embedding_
+        )
         memberships = soft_membership(self.clusterer_, self.embedding_, self.variant, n_threads=self.n_threads)
         ordered = tuple(rows_[np.argsort(-memberships[rows_, k], kind="stable")] for k, rows_ in enumerate(self.clusterer_.exemplars_))
         self._finish(memberships, self.clusterer_.labels_, ordered)
@@ -125,7 +140,9 @@ class NLMCD(Discovery):
         rows = self._new(X)
         points = self._checked(self.embedder_.transform(rows) if embedding is None else embedding, len(rows))
         samples = self.min_cluster_size if self.min_samples is None else self.min_samples
-        found: F32 = new_membership(self.clusterer_, self.embedding_, points, min_samples=samples, variant=self.variant, n_threads=self.n_threads)
+        found: F32 = new_membership(
+            self.clusterer_, self.embedding_, points, min_samples=samples, variant=self.variant, n_threads=self.n_threads
+        )
         return found
 
     def predict(self, X: ArrayLike, embedding: ArrayLike | None = None) -> I64:

@@ -1,4 +1,4 @@
-"""How good is a set of concepts in itself?  Noise, density validity, intrinsic dimension, linear separability, faithfulness of the embedding."""
+"""How good are concepts in themselves?  Noise, density validity, intrinsic dimension, separability, faithfulness of the embedding."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def measure(X: ArrayLike, labels: ArrayLike, Z: ArrayLike | None = None) -> Qual
 
 
 def _core(points: F64) -> F64:
-    """All-points core distances: (mean of d^-D over the other points)^(-1/D), coinciding points left out; in logarithms, as d^-D overflows."""
+    """All-points core distances (mean of d^-D over the other points)^(-1/D) without coinciding points; in logarithms, as d^-D overflows."""
     n, dim = points.shape
     out = np.zeros(n)
     step = max(1, (1 << 22) // max(n, 1))
@@ -107,7 +107,7 @@ def _squared(a: F64, b: F64) -> F64:
     if len(doubtful):
         i, j = doubtful.T
         out[i, j] = ((a[i] - b[j]) ** 2).sum(axis=1)
-    return np.maximum(out, 0.0)
+    return np.asarray(np.maximum(out, 0.0))
 
 
 def _tree(points: F64, core: F64) -> tuple[I64, I64, F64]:
@@ -131,7 +131,8 @@ def dbcv(Z: ArrayLike, labels: ArrayLike) -> tuple[float, F64]:
     """Density-based clustering validation: mean of the clusters' scores, and the scores (K,).
 
     A cluster's score is (separation - sparseness) / max of both: sparseness is the longest inner edge of its spanning tree under mutual
-    reachability, separation the shortest reachability from its inner points to those of another cluster (Moulavi et al. 2014; conventions of
+    reachability, separation the shortest reachability from its inner points to those of another cluster (Moulavi et al. 2014;
+    conventions of
     the hdbscan package).  NaN for clusters of one row, and with fewer than two clusters.
     """
     space, own = np.asarray(Z, dtype=np.float64), np.asarray(labels, dtype=np.int64)
@@ -176,7 +177,8 @@ def _separation(a: F64, core_a: F64, b: F64, core_b: F64) -> float:
 def two_nn(points: ArrayLike, discard: float = 0.5) -> float:
     """Intrinsic dimension from the ratio of the distances to the two nearest neighbours (Facco et al. 2017).
 
-    Slope through the origin of -log(1 - i / n) against the log of the i-th smallest ratio, i from 1, without the ``discard`` share of largest ratios.
+    Slope through the origin of -log(1 - i / n) against the log of the i-th smallest ratio, i from 1, without the ``discard`` share
+    of largest ratios.
     Coinciding rows count once; NaN for fewer than four rows.
     """
     rows = np.unique(np.asarray(points, dtype=np.float64), axis=0)
@@ -203,7 +205,8 @@ def _thinned(labels: I64, most: int) -> I64:
 def separability(X: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
     """How well do linear classifiers tell the concepts apart?
 
-    One classifier per concept against the rest (squared hinge loss, cost 1, features scaled to a mean squared length of 1 around their mean),
+    One classifier per concept against the rest (squared hinge loss, cost 1, features scaled to a mean squared length of 1 around
+    their mean),
     trained on two thirds of the member rows and asked about the other, in turn.  At most 5000 rows and 256 principal components enter.
 
     Returns
@@ -272,7 +275,7 @@ def _auc(values: F64, positive: NDArray[np.bool_]) -> float:
 
 
 def embedding_rmse(X: ArrayLike, Z: ArrayLike) -> float:
-    """Root mean squared difference of pair distances, sqrt(2 sum_{i<j} (|x_i - x_j| - |z_i - z_j|)² / n²); every j-th row of more than 5000."""
+    """Root mean square of the change of pair distances, sqrt(2 sum_{i<j} (|x_i - x_j| - |z_i - z_j|)² / n²); at most 5000 rows enter."""
     x, z = np.asarray(X, dtype=np.float64), np.asarray(Z, dtype=np.float64)
     step = -(-len(x) // MOST_ROWS)
     x, z = x[::step], z[::step]

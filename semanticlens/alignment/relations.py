@@ -1,6 +1,7 @@
 """How the concepts of two representations relate: shared one to one, split into several, merged into one, or found on one side only.
 
-The published matching is one to one: of a concept that the other side holds in two halves, one half is matched badly and the other counts as
+The published matching is one to one: of a concept that the other side holds in two halves, one half is matched badly and the other
+counts as
 unique.  Here a concept is also compared with the sum of those that lie inside it.
 """
 
@@ -60,7 +61,7 @@ def overlap(P: NDArray[np.float32], Q: NDArray[np.float32]) -> F64:
 def _together(p: NDArray[np.float32], q: NDArray[np.float32], common: F64) -> F64:
     """Common mass as a share of the mean mass of the two, (Kp, Kq); 0 where both are empty."""
     mean = (p.sum(axis=0, dtype=np.float64)[:, None] + q.sum(axis=0, dtype=np.float64)) / 2
-    return np.divide(common, mean, out=np.zeros_like(common), where=mean > 0)
+    return np.asarray(np.divide(common, mean, out=np.zeros_like(common), where=mean > 0))
 
 
 def check_cuts(cuts: Sequence[float]) -> tuple[float, float, float]:

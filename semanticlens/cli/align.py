@@ -46,7 +46,9 @@ def read(path: Path) -> Layers:
     arrays.pop(PLACES, None)
     for name, array in arrays.items():
         if array.ndim != 2 or array.dtype.kind not in "fiub":
-            raise DataError(f"{path}: {name} is {array.dtype} of shape {array.shape}; every array but {IDS} must be a matrix (samples, concepts)")
+            raise DataError(
+                f"{path}: {name} is {array.dtype} of shape {array.shape}; every array but {IDS} must be a matrix (samples, concepts)"
+            )
     if not arrays:
         raise DataError(f"{path} holds no matrix: save proximities by layer, numpy.savez(path, layer1=P1, layer2=P2, {IDS}=ids)")
     if ids is not None and (ids.ndim != 1 or ids.dtype.kind not in "iu"):
@@ -70,7 +72,8 @@ def compared(options: argparse.Namespace, images: Any, progress: bool) -> Any:
 
     a, b = read(Path(options.a)), read(Path(options.b))
     names = (a.name, b.name) if a.name != b.name else (str(options.a), str(options.b))
-    shared: dict[str, Any] = {"images": images, "noise": options.noise, "cuts": options.cuts, "pairs": _pairs(options.pairs), "names": names,
+    shared: dict[str, Any] = {"images": images, "noise": options.noise, "cuts": options.cuts, "pairs": _pairs(options.pairs),
+                              "names": names,
                               "n_threads": options.threads, "progress": progress}  # fmt: skip
     if options.features or a.features is not None or b.features is not None:
         return compare(a.features or _with_ids(a), b.features or _with_ids(b), discover=_discovery(options), **shared)
@@ -106,7 +109,8 @@ def summary(found: Any) -> str:
     for i, a in enumerate(found.side(0)):
         j = first + int(np.nan_to_num(table.aci[i, first:], nan=-np.inf).argmax())
         one = table[i, j]
-        rows.append([a.layer, a.memberships.shape[1], found.representations[j].layer, found.representations[j].memberships.shape[1], one.aci,
+        b = found.representations[j]
+        rows.append([a.layer, a.memberships.shape[1], b.layer, b.memberships.shape[1], one.aci,
                      one.ndc, one.ndc_null, one.stderr])  # fmt: skip
     heads = [f"layer of {found.names[0]}", "concepts", f"nearest in {found.names[1]}", "concepts", "aci", "ndc", "by chance", "stderr"]
     lines = [f"{table.n} samples, noise {table.noise}", "", text_table(heads, rows)]

@@ -233,7 +233,8 @@ def _add_align(commands: _Commands) -> None:
         "A and B are .npz files with one matrix (samples, concepts) of proximities per layer: at least 0, row sums at most 1.  With\n"
         "--features the matrices are feature vectors (samples, features) and concepts are found first; feature files\n"
         "(.safetensors) say so themselves.  sample_ids, whole numbers, one per row, lets a wrong order of rows be seen.",
-        "a.npz b.npz\na.npz b.npz --json > result.json\nresnet20.safetensors resnet56.safetensors --images photos/ --out alignment.html", json=True,
+        "a.npz b.npz\na.npz b.npz --json > result.json\nresnet20.safetensors resnet56.safetensors --images photos/ --out "
+        "alignment.html", json=True,
     )  # fmt: skip
     parser.add_argument("a", metavar="A")
     parser.add_argument("b", metavar="B")

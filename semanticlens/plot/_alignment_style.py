@@ -17,7 +17,8 @@ background:rgb(39 93 145/calc(var(--v)*.92 + .04));-webkit-print-color-adjust:ex
 .heat td.best{outline:2px solid var(--warm);outline-offset:-2px}
 .heat .gap{min-width:.7rem;width:.7rem;background:none;height:auto}
 .heat.small td{min-width:2.5rem;height:1.9rem;font-size:.76rem}
-@media (prefers-color-scheme:dark){.heat td{background:rgb(130 180 226/calc(var(--v)*.8 + .05))}.heat td.hi{color:#10151a}.heat td.self{background:none}}
+@media (prefers-color-scheme:dark){.heat td{background:rgb(130 180 226/calc(var(--v)*.8 + .05))}.heat td.hi{color:#10151a}.heat
+td.self{background:none}}
 @media print{.heat td.hi{color:#fff}.heat td{background:rgb(39 93 145/calc(var(--v)*.92 + .04))}}
 .counts{display:flex;height:1.1rem;border-radius:3px;overflow:hidden;margin:.7rem 0 .3rem;max-width:44rem;gap:2px}
 .counts i{display:block;min-width:3px;-webkit-print-color-adjust:exact;print-color-adjust:exact}
@@ -25,7 +26,8 @@ background:rgb(39 93 145/calc(var(--v)*.92 + .04));-webkit-print-color-adjust:ex
 .k2{background:color-mix(in srgb,var(--warm) 50%,var(--bg))}.k3{background:var(--warm)}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1.3rem;font-size:.85rem;color:var(--muted);margin:0}
 .legend i{display:inline-block;width:.7em;height:.7em;border-radius:2px;margin-right:.4em}
-.relation{display:grid;grid-template-columns:1fr 6.5rem 1fr;gap:.4rem 1.2rem;align-items:center;padding:.8rem 0;border-top:1px solid var(--line)}
+.relation{display:grid;grid-template-columns:1fr 6.5rem 1fr;gap:.4rem 1.2rem;align-items:center;padding:.8rem 0;border-top:1px
+solid var(--line)}
 .relation.head{border:0;padding:.6rem 0 .3rem;font-size:.85rem;color:var(--muted)}
 .relation>div{min-width:0}
 .relation .middle{text-align:center;font-size:.85rem;line-height:1.35;color:var(--muted)}
@@ -38,14 +40,16 @@ background:linear-gradient(var(--accent),var(--accent)) 0/var(--v,0%) 100% no-re
 .concept p b{font-weight:600}
 .concept p small{color:var(--muted);font-size:.82rem}
 .concept .strip{height:52px}.concept .strip .t{width:52px;height:52px}
-.alone{list-style:none;margin:.8rem 0 0;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1.1rem 1.6rem}
+.alone{list-style:none;margin:.8rem 0
+0;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1.1rem 1.6rem}
 .two{display:grid;grid-template-columns:1fr 1fr;gap:0 2.4rem}
 .graph{margin:1rem 0 0}
 .graph svg{display:block}
 .graph path{fill:none;stroke:var(--accent)}
 .graph text{fill:var(--muted);font:12px var(--sans)}
 .graph .t{width:100%;height:100%;border-radius:4px;background-size:cover}
-.graph .dot{display:block;width:100%;height:100%;border-radius:50%;background:var(--soft);color:var(--ink);font-size:11px;line-height:34px;text-align:center}
+.graph
+.dot{display:block;width:100%;height:100%;border-radius:50%;background:var(--soft);color:var(--ink);font-size:11px;line-height:34px;text-align:center}
 .map{border:1px solid var(--line);border-radius:var(--radius);margin:1.2rem 0;background:var(--panel)}
 .map svg{display:block;width:100%;height:auto}
 .map .t{width:100%;height:100%;border-radius:4px;background-size:cover}

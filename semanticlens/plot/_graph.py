@@ -27,9 +27,10 @@ def graph(found: Any, concepts: Sequence[Sequence[Any]], pictures: Pictures, sho
     for e in sorted(found.edges, key=lambda e: e.share):
         if (e.layer, e.source) in at and (e.layer + 1, e.target) in at:
             (x, y), (u, v) = at[e.layer, e.source], at[e.layer + 1, e.target]
-            x, y, v = x + NODE, y + NODE / 2, v + NODE / 2
+            x, y, v = x + NODE, y + NODE // 2, v + NODE // 2
             middle = (x + u) / 2
-            words = f"{found.layers[e.layer]} {e.source} to {found.layers[e.layer + 1]} {e.target}: {e.count} samples, {number(100 * e.share, 0)} %"
+            ends = f"{found.layers[e.layer]} {e.source} to {found.layers[e.layer + 1]} {e.target}"
+            words = f"{ends}: {e.count} samples, {number(100 * e.share, 0)} %"
             lines.append(
                 f'<path d="M{x} {y:.0f}C{middle:.0f} {y:.0f} {middle:.0f} {v:.0f} {u} {v:.0f}" stroke-width="{0.6 + 7 * e.share:.1f}" '
                 f'stroke-opacity="{0.12 + 0.5 * e.share:.2f}"><title>{escape(words)}</title></path>'
@@ -48,7 +49,8 @@ def graph(found: Any, concepts: Sequence[Sequence[Any]], pictures: Pictures, sho
         more = f" (+{left_out})" if left_out else ""
         heads.append(f'<text x="{d * COLUMN}" y="16">{escape(layer)}{more}</text>')
     return Html(
-        f'<svg role="img" aria-label="concepts through {len(order)} layers" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+        f'<svg role="img" aria-label="concepts through {len(order)} layers" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}">'
         f"{''.join(lines)}{''.join(nodes)}{''.join(heads)}</svg>"
     )
 

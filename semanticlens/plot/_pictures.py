@@ -44,5 +44,6 @@ class Pictures:
             return ""
         size = next(pixels for limit, pixels in SIZES if len(self.places) <= limit)
         return "\n".join(
-            f".p{place}{{background-image:url({image_uri(self.images[sample], size=size, quality=66)})}}" for sample, place in self.places.items()
+            f".p{place}{{background-image:url({image_uri(self.images[sample], size=size, quality=66)})}}"
+            for sample, place in self.places.items()
         )

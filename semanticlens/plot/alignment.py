@@ -94,8 +94,10 @@ class _Page:
         links += [("quality", "Quality"), ("reading", "How to read this")]
         nav = "".join(f'<a href="#{anchor}">{escape(text)}</a>' for anchor, text in links)
         return (
-            f'{self.header(title, note, when)}<nav aria-label="Sections"><div class="wide">{nav}</div></nav>\n<main>{self.agreement()}{pairs}'
-            f'{graphs}{self.quality()}{self.reading()}</main>\n<footer><div class="wide">Made with semanticlens-native {escape(__version__)} on '
+            f'{self.header(title, note, when)}<nav aria-label="Sections"><div class="wide">{nav}</div></nav>\n<main>'
+            f"{self.agreement()}{pairs}"
+            f'{graphs}{self.quality()}{self.reading()}</main>\n<footer><div class="wide">Made with semanticlens-native '
+            f"{escape(__version__)} on "
             f"{when:%Y-%m-%d %H:%M %Z}. This page is complete in itself: it loads nothing and sends nothing.</div></footer>"
         )
 
@@ -106,7 +108,8 @@ class _Page:
         lead = (
             f"The most alike layers taken apart here are {best.a.layer} and {best.b.layer}: adjusted index {_value(best.alignment)}. "
             f"Of {_many(best.a.memberships.shape[1], 'concept')} and {_many(best.b.memberships.shape[1], 'concept')}, "
-            f"{_many(counts['shared'], 'pair')} {_is(counts['shared'])} shared, {counts['split']} {_is(counts['split'])} split, {counts['merged']} "
+            f"{_many(counts['shared'], 'pair')} {_is(counts['shared'])} shared, {counts['split']} {_is(counts['split'])} split, "
+            f"{counts['merged']} "
             f"{_is(counts['merged'])} merged, and {counts['only P']} and {counts['only Q']} are found on one side only."
         )
         facts = [(f"Network {side}", f'<span class="text">{escape(c.names[s])}</span><small>{_many(len(c.side(s)), "layer")}</small>')
@@ -117,12 +120,16 @@ class _Page:
             facts.append(("Concepts found by", f"<code>{escape(c.record['discover'])}</code>"))
         sampling = next((f["parameters"] for f in c.record.get("features") or [] if f), None)
         if sampling:
-            words = f"{sampling['per_image']} of each picture, {sampling['tokens']}, pool {sampling['pool']}, {sampling['where']}, seed {sampling['seed']}"
+            words = f"{sampling['per_image']} of each picture, {sampling['tokens']}, "
+            if sampling["tokens"] == "patches":
+                words += f"pool {sampling['pool']}, {sampling['where']}, "
+            words += f"seed {sampling['seed']}"
             facts.append(("Samples are", escape(words)))
         rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts)
         extra = f'<div class="note"><p>{escape(note)}</p></div>' if note is not None else ""
         return (
-            f'<header class="top"><div class="wide"><p class="eyebrow">Alignment report, {when:%Y-%m-%d}</p><h1 class="text">{escape(title)}</h1>'
+            f'<header class="top"><div class="wide"><p class="eyebrow">Alignment report, {when:%Y-%m-%d}</p><h1 class="text">'
+            f"{escape(title)}</h1>"
             f'<p class="lead">{escape(lead)}</p>{extra}<dl class="facts">{rows}</dl></div></header>\n'
         )
 
@@ -136,13 +143,20 @@ class _Page:
                 hits = round(score * len(c.side(s)))
                 lines.append(f"{side}: {number(score, 2)} ({hits} of {len(c.side(s))} layers)")
         sanity = (
-            f"<h3 class=sub>Sanity</h3><p>Layers whose most alike other layer is a neighbour. {escape('; '.join(lines))}. A measure that does not see that "
+            f"<h3 class=sub>Sanity</h3><p>Layers whose most alike other layer is a neighbour. {escape('; '.join(lines))}. A "
+            f"measure that does not see that "
             "neighbouring layers of one network resemble each other is not to be trusted across networks.</p>" if lines else ""
         )  # fmt: skip
-        intervals = ", with the half width of its 95 % interval" if len(c.representations) <= INTERVALS_TO else "; its interval is shown on hovering"
+        intervals = (
+            ", with the half width of its 95 % interval"
+            if len(c.representations) <= INTERVALS_TO
+            else "; its interval is shown on hovering"
+        )
         return (
-            f'<section id="agreement"><h2>Which layers agree</h2><p>Adjusted index of every pair of layers{intervals}: 1 is full agreement, 0 that of '
-            f"unrelated concepts. Shades run from 0 to {number(min(self.full, 1.0), 2)}. Framed: for each layer of A, the most alike layer of B.</p>"
+            f'<section id="agreement"><h2>Which layers agree</h2><p>Adjusted index of every pair of layers{intervals}: 1 is '
+            f"full agreement, 0 that of "
+            f"unrelated concepts. Shades run from 0 to {number(min(self.full, 1.0), 2)}. Framed: for each layer of A, the most "
+            f"alike layer of B.</p>"
             f'<div class="scroll">{self.heat()}</div>{sanity}</section>\n'
         )
 
@@ -152,11 +166,15 @@ class _Page:
         cross = self.c.matrix.aci[:first, first:]
         best = {(i, first + int(np.nanargmax(row))) for i, row in enumerate(cross) if np.isfinite(row).any()}
         sides = [(0, first), (1, len(layers) - first)]
-        nets = "".join(f'{"<th></th>" if s else ""}<th colspan="{width}" class="text">{"AB"[s]}: {escape(self.c.names[s])}</th>' for s, width in sides)
-        heads = "".join(f'{"<th></th>" if j == first else ""}<th scope="col"><span>{escape(r.layer)}</span></th>' for j, r in enumerate(layers))
+        nets = "".join(
+            f'{"<th></th>" if s else ""}<th colspan="{width}" class="text">{"AB"[s]}: {escape(self.c.names[s])}</th>' for s, width in sides
+        )
+        heads = "".join(
+            f'{"<th></th>" if j == first else ""}<th scope="col"><span>{escape(r.layer)}</span></th>' for j, r in enumerate(layers)
+        )
         body = []
         for i, r in enumerate(layers):
-            cells = "".join(f'{"<td class=gap></td>" if j == first else ""}{self.cell(i, j, (i, j) in best)}' for j in range(len(layers)))
+            cells = "".join(f"{'<td class=gap></td>' if j == first else ''}{self.cell(i, j, (i, j) in best)}" for j in range(len(layers)))
             if i == first:
                 body.append(f'<tr><td class="gap" colspan="{len(layers) + 2}" style="height:.5rem"></td></tr>')
             body.append(f'<tr><th scope="row"><span class="muted">{"AB"[r.side]}</span> {escape(r.layer)}</th>{cells}</tr>')
@@ -173,7 +191,8 @@ class _Page:
         a = self.c.matrix[i, j]
         half = interval(a)
         words = (
-            f"{'AB'[layers[i].side]} {layers[i].layer}, {'AB'[layers[j].side]} {layers[j].layer}: adjusted {number(a.aci)} ± {number(half)}, "
+            f"{'AB'[layers[i].side]} {layers[i].layer}, {'AB'[layers[j].side]} {layers[j].layer}: adjusted {number(a.aci)} ± "
+            f"{number(half)}, "
             f"index {number(a.ndc, 4)} ± {number(Z95 * a.stderr, 4)}, by chance {number(a.ndc_null, 4)}"
         )
         shade = min(1.0, max(0.0, a.aci / self.full)) if math.isfinite(a.aci) else 0.0
@@ -185,8 +204,10 @@ class _Page:
     # ------------------------------------------------------------------ concepts against concepts
     def pair(self, p: Any, place: int) -> str:
         parts = [
-            f'<section id="pair-{place}"><h2><span class="muted">A</span> {escape(p.a.layer)} and <span class="muted">B</span> {escape(p.b.layer)}</h2>'
-            f"<p>Adjusted index {_value(p.alignment)}; index {number(p.alignment.ndc)} where {number(p.alignment.ndc_null)} is expected by chance.</p>",
+            f'<section id="pair-{place}"><h2><span class="muted">A</span> {escape(p.a.layer)} and <span class="muted">B</span> '
+            f"{escape(p.b.layer)}</h2>"
+            f"<p>Adjusted index {_value(p.alignment)}; index {number(p.alignment.ndc)} where {number(p.alignment.ndc_null)} is "
+            f"expected by chance.</p>",
             self.universality(p),
         ]
         titles = (
@@ -211,7 +232,8 @@ class _Page:
                         + "".join(f'<span><i class="k{k}"></i>{n} {KINDS[k]}</span>' for k, n in enumerate(counts)) + "</p>")  # fmt: skip
         cuts = ", ".join(number(cut, 2) for cut in self.c.cuts)
         return (
-            f'<h3 class="sub">Universality</h3><p class="muted small">By the relative distance of each concept to its partner in a one-to-one matching; cut at {cuts}.</p>'
+            f'<h3 class="sub">Universality</h3><p class="muted small">By the relative distance of each concept to its partner '
+            f"in a one-to-one matching; cut at {cuts}.</p>"
             f"{''.join(rows)}"
         )
 
@@ -227,7 +249,8 @@ class _Page:
             lines.append(f'<div class="relation"><div>{left}</div>{middle}<div>{right}</div></div>')
         return (
             f'<h3 class="sub">{name} ({len(found)})</h3><p class="muted small">{text}{_left_out(len(found), self.most)}</p>'
-            f'<div class="relation head"><div>A, {escape(p.a.layer)}</div><div class="middle">relative distance</div><div>B, {escape(p.b.layer)}</div></div>'
+            f'<div class="relation head"><div>A, {escape(p.a.layer)}</div><div class="middle">relative distance</div><div>B, '
+            f"{escape(p.b.layer)}</div></div>"
             f"{''.join(lines)}"
         )
 
@@ -254,7 +277,8 @@ class _Page:
         name = f"<b>{escape(c.label)}</b> " if c.label is not None else ""
         classes = ", ".join(f"{escape(word)} {number(100 * share, 0)} %" for word, share in c.classes)
         facts = f"{_many(c.size, 'sample')}{': ' + classes if classes else ''}"
-        head = f'<p class="text">{name}{"<small>" if name else "<b>"}concept {c.index}{"</small>" if name else "</b>"} <small>{facts}</small></p>'
+        tag = "small" if name else "b"
+        head = f'<p class="text">{name}<{tag}>concept {c.index}</{tag}> <small>{facts}</small></p>'
         return f'<div class="concept">{head}{self.pictures.cells(c.examples, "strip", f"concept {c.index}")}</div>'
 
     # ------------------------------------------------------------------ through the layers
@@ -270,7 +294,8 @@ class _Page:
         if not parts:
             return ""
         return (
-            '<section id="through"><h2>Through the layers</h2><p>The largest concepts of each layer and where their samples come from. The width '
+            '<section id="through"><h2>Through the layers</h2><p>The largest concepts of each layer and where their samples '
+            "come from. The width "
             f"of a line is its share of all samples that reach the concept on its right.</p>{''.join(parts)}</section>\n"
         )
 
@@ -287,23 +312,28 @@ class _Page:
                         + "".join(f'<td class="num">{cell}</td>' for cell in cells) + "</tr>")  # fmt: skip
         head = "".join(f'<th scope="col"{" class=num" if i > 1 else ""}>{text}</th>' for i, text in enumerate(heads))
         return (
-            f'<section id="quality"><h2>Quality of the concepts</h2><div class="scroll"><table class="overview"><thead><tr>{head}</tr></thead>'
+            f'<section id="quality"><h2>Quality of the concepts</h2><div class="scroll"><table class="overview"><thead><tr>'
+            f"{head}</tr></thead>"
             f"<tbody>{''.join(rows)}</tbody></table></div></section>\n"
         )
 
     # ------------------------------------------------------------------ how to read
     def reading(self) -> str:
         terms = [
-            ("Concept", "A group of samples that a layer holds together: a dense region of its feature vectors, or what the method named above "
+            ("Concept", "A group of samples that a layer holds together: a dense region of its feature vectors, or what the "
+                        "method named above "
                         "finds. Its pictures are those with the highest proximity."),
             ("Index", "The generalised Rand index: how far two layers agree, over all pairs of samples, on which samples belong together. "
                       "Unrelated layers are far above 0, so it is read beside its value by chance."),
-            ("Adjusted index", "The index with its value by chance brought to 0: 1 is full agreement. For crisp groups, the adjusted Rand index."),
+            ("Adjusted index", "The index with its value by chance brought to 0: 1 is full agreement. For crisp groups, the "
+                               "adjusted Rand index."),
             ("Interval", "From the jackknife over samples: what other samples of the same kind would change. It says nothing about other "
                          "pictures, other seeds or other methods."),
-            ("Relative distance", "0 for two concepts that hold the same samples, near 1 for small unrelated ones. For small crisp concepts it is 1 "
+            ("Relative distance", "0 for two concepts that hold the same samples, near 1 for small unrelated ones. For small "
+                                  "crisp concepts it is 1 "
                                   "minus the share of samples in common."),
-            ("Universality", "Each concept by the distance to its partner when concepts are matched one to one. Where the cuts lie is a choice."),
+            ("Universality", "Each concept by the distance to its partner when concepts are matched one to one. Where the cuts "
+                             "lie is a choice."),
             ("Noise", f"Samples that belong to no concept. Here their missing mass is {self.c.matrix.noise}."),
             ("DBCV", "Density-based validity from −1 to 1: are concepts denser inside than the gaps between them?"),
             ("Separability", "Share of member samples that a linear classifier on the features gives to the right concept, and its AUC."),
@@ -312,7 +342,8 @@ class _Page:
         rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in terms)
         record = json.dumps(self.c.record, indent=1, sort_keys=True, ensure_ascii=False, default=str)
         return (
-            f'<section id="reading" class="reading"><h2>How to read this</h2><dl>{rows}</dl><details><summary>Record</summary><pre>{escape(record)}</pre>'
+            f'<section id="reading" class="reading"><h2>How to read this</h2><dl>{rows}</dl><details><summary>Record</summary>'
+            f"<pre>{escape(record)}</pre>"
             "</details></section>"
         )
 

@@ -21,7 +21,20 @@ from semanticlens.plot.html import page as html_page
 __all__ = ["picture", "write_page"]
 
 # Twelve hues told apart at equal lightness; groups beyond them repeat.
-COLOURS = ("#2f6fab", "#b0562b", "#3d8a4f", "#8b4ea3", "#a8862a", "#2c8c8c", "#b8436b", "#5f6fc4", "#7a7a2e", "#9a5f3c", "#4d7f9e", "#7f5fa0")
+COLOURS = (
+    "#2f6fab",
+    "#b0562b",
+    "#3d8a4f",
+    "#8b4ea3",
+    "#a8862a",
+    "#2c8c8c",
+    "#b8436b",
+    "#5f6fc4",
+    "#7a7a2e",
+    "#9a5f3c",
+    "#4d7f9e",
+    "#7f5fa0",
+)
 MARGIN = 40
 SIZE, NODE = 1000, 40  # of the map on the page, and of the largest picture in it
 
@@ -48,7 +61,7 @@ def _spread(places: np.ndarray, room: float, rounds: int = 60) -> np.ndarray:
         out[:, 0] += np.where(axis == 0, push, 0.0).sum(axis=1)
         out[:, 1] += np.where(axis == 1, push, 0.0).sum(axis=1)
         out = np.clip(out, 0.0, 1.0)
-    return out
+    return np.asarray(out)
 
 
 def _group_labels(atlas: Any, places: np.ndarray) -> list[tuple[str, float, float, int]]:
@@ -109,7 +122,8 @@ def _map(atlas: Any, pictures: Pictures) -> str:
         words = f"{c.label + ', ' if c.label else ''}concept {c.index}, {c.size} samples{', ' + classes if classes else ''}"
         cell = pictures.cell(c.examples[0][0], words) if c.examples else Html("")
         nodes.append(
-            f'<a href="#concept-{c.index}"><rect x="{left - 3:.1f}" y="{top - 3:.1f}" width="{side + 6:.1f}" height="{side + 6:.1f}" rx="5" '
+            f'<a href="#concept-{c.index}"><rect x="{left - 3:.1f}" y="{top - 3:.1f}" width="{side + 6:.1f}" '
+            f'height="{side + 6:.1f}" rx="5" '
             f'fill="{colour}"><title>{escape(words)}</title></rect>'
             f'<foreignObject x="{left:.1f}" y="{top:.1f}" width="{side:.1f}" height="{side:.1f}">{cell}</foreignObject></a>'
         )
@@ -117,7 +131,9 @@ def _map(atlas: Any, pictures: Pictures) -> str:
     for text, x, y, _ in _group_labels(atlas, places):
         left, top = MARGIN + x * (SIZE - 2 * MARGIN), MARGIN + y * (SIZE - 2 * MARGIN) - side / 2 - 9
         names.append(f'<text x="{left:.0f}" y="{max(top, 14):.0f}" text-anchor="middle">{escape(text)}</text>')
-    return f'<div class="map"><svg role="img" aria-label="map of {len(atlas.concepts)} concepts" viewBox="0 0 {SIZE} {SIZE}">{"".join(nodes + names)}</svg></div>'
+    words = f"map of {len(atlas.concepts)} concepts"
+    drawn = "".join(nodes + names)
+    return f'<div class="map"><svg role="img" aria-label="{words}" viewBox="0 0 {SIZE} {SIZE}">{drawn}</svg></div>'
 
 
 def write_page(atlas: Any, path: str | os.PathLike[str], *, title: str = "Concept atlas", date: datetime.datetime | None = None) -> Path:
@@ -146,10 +162,12 @@ def write_page(atlas: Any, path: str | os.PathLike[str], *, title: str = "Concep
         tiles.append(f'<h3 class="sub">{head} {escape(name if name is not None else f"Group {g + 1}")}</h3><ul class="alone">{items}</ul>')
     body = (
         f'<header class="top"><div class="wide"><p class="eyebrow">Concept atlas, {when:%Y-%m-%d}</p><h1 class="text">{escape(title)}</h1>'
-        f'<p class="lead">{len(atlas.concepts)} concepts in {len(atlas.group_names)} groups. Concepts that hold similar samples lie near each other; '
+        f'<p class="lead">{len(atlas.concepts)} concepts in {len(atlas.group_names)} groups. Concepts that hold similar samples '
+        f"lie near each other; "
         "far apart means unalike, but how far says little.</p></div></header>"
         f'<main>{drawn}<section><h2>Concepts</h2>{"".join(tiles)}</section></main><footer><div class="wide">Made with semanticlens-native '
-        f"{escape(__version__)} on {when:%Y-%m-%d %H:%M %Z}. This page is complete in itself: it loads nothing and sends nothing.</div></footer>"
+        f"{escape(__version__)} on {when:%Y-%m-%d %H:%M %Z}. This page is complete in itself: it loads nothing and sends "
+        f"nothing.</div></footer>"
     )
     style = _report_style.CSS + _alignment_style.CSS + pictures.css()
     with atomic_write(target, "w") as file:
@@ -161,4 +179,5 @@ def _tile(c: Any, pictures: Pictures) -> str:
     classes = ", ".join(f"{escape(word)} {number(100 * share, 0)} %" for word, share in c.classes)
     name = f"<b>{escape(c.label)}</b> " if c.label is not None else ""
     facts = f"{c.size} sample{'' if c.size == 1 else 's'}{': ' + classes if classes else ''}"
-    return f'<div class="concept"><p class="text">{name}<b>concept {c.index}</b> <small>{facts}</small></p>{pictures.cells(c.examples, "strip", f"concept {c.index}")}</div>'
+    shown = pictures.cells(c.examples, "strip", f"concept {c.index}")
+    return f'<div class="concept"><p class="text">{name}<b>concept {c.index}</b> <small>{facts}</small></p>{shown}</div>'

@@ -1,4 +1,4 @@
-"""Write the values of test_discovery.py for quality measures: ``python tests/golden/make_quality_golden.py`` (hdbscan 0.8.44, scikit-dimension)."""
+"""Write what test_discovery.py compares: ``python tests/golden/make_quality_golden.py`` (needs hdbscan 0.8.44 and scikit-dimension)."""
 
 from __future__ import annotations
 
