@@ -28,17 +28,7 @@ import semanticlens as sl
 from semanticlens import alignment
 from semanticlens._errors import ConceptWarning
 
-MOBILENET_V2 = [
-    "n04_dwconv",
-    "n11_dwconv",
-    "n18_dwconv",
-    "n22_dwconv",
-    "n29_dwconv",
-    "n36_dwconv",
-    "n40_dwconv",
-    "n44_dwconv",
-    "n48_dwconv",
-]
+MOBILENET_V2 = [*(f"n{i:02d}_dwconv" for i in (4, 11, 18, 25, 33, 40, 48, 55)), "n61_conv"]
 GROUPS: dict[str, Any] = {
     "cifar": {
         "images": "no-licence/cifar10_jpeg_test2000.zip", "labels": "folders",
@@ -127,6 +117,17 @@ def score_group(name: str, found: dict[str, alignment.Features], embed: str) -> 
     return result
 
 
+def short(result: dict[str, Any]) -> dict[str, Any]:
+    """Without the matrices of the baselines."""
+    groups = {}
+    for name, group in result["groups"].items():
+        methods = {}
+        for method, found in group["methods"].items():
+            methods[method] = {k: v for k, v in found.items() if method == "NLMCD" or k not in ("aci", "ndc", "cka")}
+        groups[name] = {**group, "methods": methods}
+    return {**result, "groups": groups}
+
+
 def score(values: np.ndarray, places: list[tuple[str, str]], net: str) -> float:
     own = [i for i, (name, _) in enumerate(places) if name == net]
     return alignment.sanity_score(values[np.ix_(own, own)])
@@ -207,7 +208,7 @@ def main() -> None:
             print(f"{path}: {compared}", flush=True)
     for path in (args.out / "result.json", args.table):
         if path is not None:
-            path.write_text(json.dumps(result, separators=(",", ":")) + "\n")
+            path.write_text(json.dumps(result if path != args.table else short(result), separators=(",", ":")) + "\n")
     if args.figure is not None:
         figure(result, args.figure)
 

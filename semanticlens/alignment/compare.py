@@ -138,7 +138,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Lists and numbers, for JSON; NaN becomes None."""
-        return _plain(
+        found: dict[str, Any] = _plain(
             {
                 "names": list(self.names), "n": self.matrix.n, "noise": self.matrix.noise, "cuts": list(self.cuts),
                 "sanity": list(self.sanity), "matrix": self.matrix.to_dict(),
@@ -153,6 +153,7 @@ class Comparison:
                 "graphs": [None if g is None else g.to_dict() for g in self.graphs], "record": self.record,
             }
         )  # fmt: skip
+        return found
 
     def __repr__(self) -> str:
         best = max(self.pairs, key=lambda p: p.alignment.aci)
