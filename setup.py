@@ -41,7 +41,7 @@ def compile_flags() -> list[str]:
     if os.environ.get("SEMANTICLENS_WERROR") == "1":
         flags.append("-Werror")
     if sanitize:
-        # Python's own -fwrapv would hide signed overflow from the sanitizer, and takes minutes on the unrolled loops; so would variables in -g
+        # Python's own -fwrapv would hide signed overflow, and takes minutes on the unrolled loops; so would variables in -g
         flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-wrapv", "-g1"]
     if NATIVE:
         print("semanticlens: SEMANTICLENS_MARCH_NATIVE=1, this build runs on this kind of machine only", file=sys.stderr)

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:   # as a shell's background jobs inherit it: the tests of interruption need the usual handler
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:   # as background jobs inherit it; the tests of interruption need the usual handler
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
