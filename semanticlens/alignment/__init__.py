@@ -2,7 +2,7 @@
 
 from semanticlens.alignment import measures
 from semanticlens.alignment.clustering import HDBSCAN, Clusters, CondensedTree
-from semanticlens.alignment.index import Alignment, AlignmentMatrix, Attribution, align, attribute, matrix, proximities
+from semanticlens.alignment.index import Alignment, AlignmentMatrix, Attribution, align, attribute, crisp, matrix, proximities
 from semanticlens.alignment.membership import new_membership, soft_membership
 from semanticlens.alignment.pairs import ConceptDistances, Match, Matching, concept_distances
 
@@ -19,6 +19,7 @@ __all__ = [
     "align",
     "attribute",
     "concept_distances",
+    "crisp",
     "matrix",
     "measures",
     "new_membership",

@@ -78,6 +78,39 @@ def proximities(values: ArrayLike, *, name: str = "P", noise: Noise = "implicit"
     return array
 
 
+def crisp(P: ArrayLike) -> NDArray[np.float32]:
+    """Proximities as classes: one 1 a row, at the largest entry (the first of equal ones), and noise as a class of its own.
+
+    Parameters
+    ----------
+    P : array-like of shape (n, K), float, or (n,), int
+        Proximities, or labels with -1 for noise.
+
+    Returns
+    -------
+    ndarray of shape (n, K + 1), float32
+        The last column holds the rows without any proximity. The published code puts these into the first concept, where they
+        make unrelated noise look like its members.
+
+    Raises
+    ------
+    DataError
+        As :func:`proximities`; labels below -1 or not whole.
+    """
+    array = np.asarray(P)
+    if array.ndim == 1:
+        if array.dtype.kind not in "iu" or len(array) < 2 or int(array.min()) < -1:
+            raise DataError("P must be a matrix of proximities, or whole labels of at least two samples, -1 for noise")
+        k, labels = int(array.max()) + 1, array.astype(np.int64)
+    else:
+        soft = proximities(array)
+        k = soft.shape[1]
+        labels = np.where(soft.max(axis=1, initial=0.0) > 0, soft.argmax(axis=1) if k else -1, -1)
+    out = np.zeros((len(labels), k + 1), np.float32)
+    out[np.arange(len(labels)), labels] = 1.0         # -1 is the last column
+    return out
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alignment:
     """Agreement of two representations.
