@@ -450,7 +450,14 @@ sl_concept_distances_f32(const sl_concepts *p, const sl_concepts *q, ptrdiff_t n
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic, 1)
     for (ptrdiff_t t = 0; t < (end - begin) * q->k; t++) {
         const ptrdiff_t a = t / q->k, b = t % q->k;
-        distance[(begin + a) * q->k + b] = distance_of(&P.columns[a], &Q.columns[b], n, &all.each[sl_thread_index()]);
+        if (p->values != q->values) {
+            distance[(begin + a) * q->k + b] =
+                distance_of(&P.columns[a], &Q.columns[b], n, &all.each[sl_thread_index()]);
+        } else if (b >= begin + a) { /* one side with itself: half of it, exact zeros on the diagonal */
+            const double d =
+                b == begin + a ? 0.0 : distance_of(&P.columns[a], &Q.columns[b], n, &all.each[sl_thread_index()]);
+            distance[(begin + a) * q->k + b] = distance[b * q->k + begin + a] = d;
+        }
     }
     status = SL_OK;
 done:

@@ -61,12 +61,25 @@ typedef struct {
     void (*rand_tile)(const float *restrict rows, const float *restrict panel, ptrdiff_t k,
                       const float *restrict half_row, const float *restrict half_col, float *restrict m);
     void (*rand_difference)(const float *restrict x, const float *restrict y, float *restrict col, float *restrict row);
+    void (*rand_parts)(const float *restrict rows, const float *restrict panel, ptrdiff_t k, const float *restrict sign,
+                       double *restrict out);
+    double (*rand_distance)(const float *restrict x, const float *restrict y, ptrdiff_t k);
     /* Squared distances of one point to a block, of a block to a box; see tier_space_inl.h. */
     void (*space_points)(const double *restrict block, const double *restrict q, ptrdiff_t d, double bound,
                          double *restrict out);
     void (*space_box)(const double *restrict block, const double *restrict box, ptrdiff_t d, double *restrict out);
     void (*space_nearest)(const double *restrict block, const double *restrict others, ptrdiff_t count, ptrdiff_t d,
                           double *restrict best);
+
+    /* See tier_gram_inl.h. */
+    void (*gram_bins)(const float *product, const float *square, float own, float low, float scale, int32_t last,
+                      ptrdiff_t n, int32_t *bins);
+    void (*gram_gauss)(float *product, const float *square, float own, float rate, ptrdiff_t n);
+    void (*gram_sums)(const float *k, const float *l, ptrdiff_t n, double *col_k, double *col_l, double *sums);
+    ptrdiff_t (*gram_hits)(const float *product, float limit, const float *limits, ptrdiff_t n, int32_t *hits);
+    double (*gram_dot)(const double *a, const double *b, ptrdiff_t d);
+    ptrdiff_t cross_rows, cross_columns;
+    void (*cross_tile)(const double *left, const double *right, ptrdiff_t depth, double *c, ptrdiff_t ldc);
 
     const struct sl_lens_loops *lens; /* scores, cosines, labels */
 

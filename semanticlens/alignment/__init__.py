@@ -1,5 +1,6 @@
 """Concept-based alignment: which concepts two networks share, and how much of their structure agrees."""
 
+from semanticlens.alignment import measures
 from semanticlens.alignment.atlas import Atlas, atlas
 from semanticlens.alignment.baselines import MCD, PCA, KMeans
 from semanticlens.alignment.clustering import HDBSCAN, Clusters, CondensedTree
@@ -19,7 +20,7 @@ from semanticlens.alignment.concepts import (
 from semanticlens.alignment.dictionary import NMF, TopKSAE
 from semanticlens.alignment.estimator import Discovery
 from semanticlens.alignment.features import Features, features
-from semanticlens.alignment.index import Alignment, AlignmentMatrix, align, matrix, proximities
+from semanticlens.alignment.index import Alignment, AlignmentMatrix, Attribution, align, attribute, crisp, matrix, proximities
 from semanticlens.alignment.membership import new_membership, soft_membership
 from semanticlens.alignment.nlmcd import NLMCD
 from semanticlens.alignment.pairs import ConceptDistances, Match, Matching, concept_distances
@@ -35,6 +36,7 @@ __all__ = [
     "Alignment",
     "AlignmentMatrix",
     "Atlas",
+    "Attribution",
     "Clusters",
     "Comparison",
     "Concept",
@@ -54,14 +56,17 @@ __all__ = [
     "TopKSAE",
     "align",
     "atlas",
+    "attribute",
     "compare",
     "compare_proximities",
     "concept_distances",
     "concept_graph",
+    "crisp",
     "describe",
     "features",
     "ground_truth",
     "matrix",
+    "measures",
     "new_membership",
     "one_hot",
     "proximities",

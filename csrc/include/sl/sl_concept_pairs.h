@@ -23,6 +23,7 @@ typedef struct {
  *
  * p, q       both sides, of the same n samples.
  * distance   (p.k, q.k), lone (p.k): rows [begin, end) are written, so that a caller can stop or show progress between calls.
+ *            Where p->values == q->values, the half b >= a is computed and mirrored, and d(a, a) = 0.
  *
  * Two routes to the same number.  Where few samples have both proximities non-zero, the sums follow from the sorted non-zero entries of
  * each column and a correction over those samples: O(n_p + n_q + n_both log n_both).  Elsewhere the sums p + q and p - q (rounded to float32) are
