@@ -101,18 +101,18 @@ def disagreeing(share: float, seed: int, coarse: int = 6, fine: int = 4, size: i
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
-    """Linear centred kernel alignment (Kornblith et al. 2019), by features."""
-    x, y = x - x.mean(axis=0, dtype=np.float64), y - y.mean(axis=0, dtype=np.float64)
-    return float(((y.T @ x) ** 2).sum() / np.sqrt(((x.T @ x) ** 2).sum() * ((y.T @ y) ** 2).sum()))
-
-
 def measured(share: float, seed: int = 0) -> dict[str, float]:
     """Index and CKA at one share of disagreement."""
     x, y = disagreeing(share, seed)
     discover = alignment.NLMCD("none", min_cluster_size=25, min_samples=5)
     found = alignment.align(discover.clone().fit_transform(x), discover.clone().fit_transform(y))
-    return {"share": share, "aci": found.aci, "ndc": found.ndc, "stderr": found.stderr / (1 - found.ndc_null), "cka": linear_cka(x, y)}
+    return {
+        "share": share,
+        "aci": found.aci,
+        "ndc": found.ndc,
+        "stderr": found.stderr / (1 - found.ndc_null),
+        "cka": alignment.measures.cka(x, y),
+    }
 
 
 def figure(rows: list[dict[str, float]], path: Path) -> None:

@@ -53,12 +53,6 @@ GROUPS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
-    """Linear centred kernel alignment (Kornblith et al. 2019), by features."""
-    x, y = x - x.mean(axis=0, dtype=np.float64), y - y.mean(axis=0, dtype=np.float64)
-    return float(((y.T @ x) ** 2).sum() / np.sqrt(((x.T @ x) ** 2).sum() * ((y.T @ y) ** 2).sum()))
-
-
 def load_features(group: Mapping[str, Any], data: Path, cache: Path, limit: int | None) -> tuple[Any, dict[str, alignment.Features]]:
     images = sl.data.ImageArchive(data / group["images"], labels=group["labels"])
     if limit is not None and limit < len(images):
@@ -110,8 +104,8 @@ def score_group(name: str, found: dict[str, alignment.Features], embed: str) -> 
             "seconds": round(time.perf_counter() - start, 1),
         }  # fmt: skip
         print(f"{name}, {method}: {result['methods'][method]['sanity']}, {result['methods'][method]['seconds']} s", flush=True)
-    values = np.array([[linear_cka(found[a][x], found[b][y]) for b, y in places] for a, x in places])
-    result["methods"]["linear CKA"] = {
+    values = np.array([[alignment.measures.cka(found[a][x], found[b][y], debiased=True) for b, y in places] for a, x in places])
+    result["methods"]["linear CKA, debiased"] = {
         "cka": np.round(values, 5).tolist(), "sanity": {net: {"cka": score(values, places, net)} for net in found}
     }  # fmt: skip
     return result
