@@ -22,7 +22,7 @@ __all__ = ["report"]
 
 KINDS = ("universal", "semi-universal", "semi-unique", "unique")
 Z95 = 1.96  # half width of a 95 % interval in standard errors
-NUMBERS_TO, INTERVALS_TO = 26, 14  # layers up to which the heat map writes numbers, and intervals
+NUMBERS_TO, INTERVALS_TO = 26, 20  # layers up to which the heat map writes numbers, and intervals
 
 
 def report(
@@ -198,7 +198,7 @@ class _Page:
         shade = min(1.0, max(0.0, a.aci / self.full)) if math.isfinite(a.aci) else 0.0
         text = number(a.aci, 2) if len(layers) <= NUMBERS_TO else ""
         text += f"<small>±{number(half, 2)}</small>" if len(layers) <= INTERVALS_TO else ""
-        kind = " ".join(k for k, on in (("hi", shade > 0.5), ("best", best)) if on)
+        kind = " ".join(k for k, on in (("hi", shade > 0.6), ("best", best)) if on)
         return f'<td style="--v:{shade:.3f}"{f" class={chr(34)}{kind}{chr(34)}" if kind else ""} title="{escape(words)}">{text}</td>'
 
     # ------------------------------------------------------------------ concepts against concepts
