@@ -131,6 +131,22 @@ def test_the_index_falls_with_planted_disagreement_and_cka_does_not_notice(monke
     assert max(row["cka"] for row in rows) - min(row["cka"] for row in rows) < 0.01
 
 
+def test_distances_as_a_picture() -> None:
+    a = np.arange(120) % 6
+    drawn = concept_distances(crisp(a), crisp((a + 1) % 6)).plot(size=320)
+    assert drawn.mode == "RGB"
+    assert drawn.size == (2 * 54 + 6 * 35, 2 * 54 + 6 * 35)
+    centres = [drawn.getpixel((54 + 35 * i + 4, 54 + 35 * i + 4)) for i in range(6)]
+    assert set(centres) == {(39, 93, 145)}  # matched concepts lie on the diagonal
+    assert drawn.getpixel((54 + 39, 54 + 4)) > (200, 200, 200)
+    one_more = concept_distances(crisp(a), crisp(np.arange(120) % 4))
+    assert one_more.plot(relative=False, size=300).height > one_more.plot(relative=False, size=300).width
+    with pytest.raises(ValueError, match="nothing to draw"):
+        concept_distances(crisp(a), np.zeros((120, 0))).plot()
+    with pytest.raises(ValueError, match="size=5"):
+        concept_distances(crisp(a), crisp(a)).plot(size=5)
+
+
 # ---- sanity score, truth, robustness
 
 

@@ -17,9 +17,8 @@ def run(script: str, *arguments: object) -> str:
     if not EXAMPLES.is_dir():
         pytest.skip("the examples are not beside the tests")
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=900, check=False
-    )
+    command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

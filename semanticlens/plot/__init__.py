@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from semanticlens.plot import alignment, atlas, card, html, report
+    from semanticlens.plot import alignment, alignment_pairs, atlas, card, html, report
 
-__all__ = ["alignment", "atlas", "card", "html", "report"]
+__all__ = ["alignment", "alignment_pairs", "atlas", "card", "html", "report"]
 
 
 def __getattr__(name: str) -> Any:
