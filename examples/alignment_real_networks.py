@@ -2,7 +2,8 @@
 
     python examples/alignment_real_networks.py --data DIR --out OUT
 
-DIR is the data folder (SEMANTICLENS_DATA): CIFAR-10 ResNets with 32 x 32 pictures, four ImageNet-size networks with 1000 photos.
+DIR is the data folder (SEMANTICLENS_DATA): CIFAR-10 ResNets with 32 x 32 pictures, four ImageNet-size networks with 1000 photos, and a
+small vision transformer with digits.
 Per group of networks: features of the same places at every layer, concepts by NLMCD and each baseline (with as many concepts as NLMCD
 found), the alignment of all layers, the sanity score (share of layers whose most alike other layer is a neighbour), and a report
 of two networks.
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _vit_mnist import ViT, activations, digits
 
 import semanticlens as sl
 from semanticlens import alignment
@@ -50,20 +52,30 @@ GROUPS: dict[str, Any] = {
         },
         "reports": [("MobileNetV2", "MobileNetV2 birds"), ("MobileNetV2", "SqueezeNet")],
     },
+    "digits": {"images": "no-licence", "labels": "none", "networks": {"ViT4MNIST": ("vit_mnist.npz", [])}, "reports": []},
 }  # fmt: skip
 
 
-def load_features(group: Mapping[str, Any], data: Path, cache: Path, limit: int | None) -> tuple[Any, dict[str, alignment.Features]]:
+def pictures(group: Mapping[str, Any], data: Path, limit: int | None) -> Any:
+    if group["images"] == "no-licence":
+        return digits(data / "no-licence", min(limit or 2000, 2000))
     images = sl.data.ImageArchive(data / group["images"], labels=group["labels"])
     if limit is not None and limit < len(images):
         images = images.subset(np.linspace(0, len(images) - 1, limit).round().astype(int))
+    return images
+
+
+def load_features(group: Mapping[str, Any], data: Path, cache: Path, limit: int | None) -> tuple[Any, dict[str, alignment.Features]]:
+    images = pictures(group, data, limit)
     found = {}
     for name, (file, layers) in group["networks"].items():
         path = cache / f"{Path(file).stem}_{len(images)}.safetensors"
         if not path.is_file():
             start = time.perf_counter()
-            net = sl.load(data / "models" / file)
-            alignment.features(net, images, layers, pool=0.5, progress=True).save(path)
+            if file.startswith("vit"):  # run outside the engine: activations of any origin will do
+                alignment.features(activations(ViT(data / "models" / file), images), images, pool=0.5).save(path)
+            else:
+                alignment.features(sl.load(data / "models" / file), images, layers, pool=0.5, progress=True).save(path)
             print(f"{name}: features of {len(images)} pictures in {time.perf_counter() - start:.0f} s", flush=True)
         found[name] = alignment.Features.load(path)
     return images, found
@@ -77,7 +89,7 @@ def methods(n: int, embed: str) -> dict[str, Any]:
         "k-means": lambda k: alignment.KMeans(k),
         "PCA": lambda k: alignment.PCA(),
         "MCD": lambda k: alignment.MCD(k),
-        "NMF": lambda k: alignment.NMF(k),
+        "NMF": lambda k: alignment.NMF(k),  # of the positive part, where features can be negative
         "TopK-SAE": lambda k: alignment.TopKSAE(k, min(4, k)),
     }
 
@@ -92,7 +104,8 @@ def score_group(name: str, found: dict[str, alignment.Features], embed: str) -> 
         start = time.perf_counter()
         fitted = []
         for i, (net, layer) in enumerate(places):
-            estimator = make(counts[i] if counts else 0).fit(np.asarray(found[net][layer]))
+            rows = np.asarray(found[net][layer])
+            estimator = make(counts[i] if counts else 0).fit(np.maximum(rows, 0) if method == "NMF" else rows)
             fitted.append(estimator)
         if method == "NLMCD":
             counts = [max(2, e.n_concepts_) for e in fitted]
@@ -146,12 +159,12 @@ def figure(result: dict[str, Any], path: Path) -> None:
         for method in names:
             scores = result["groups"][group]["methods"][method]["sanity"].values()
             means.append(np.mean([s.get("aci", s.get("cka")) for s in scores]))
-        axis.barh(np.arange(len(names)) + g * width, means, width * 0.92, label=group, color=("#275d91", "#b0562b")[g % 2])
+        axis.barh(np.arange(len(names)) + g * width, means, width * 0.92, label=group, color=("#275d91", "#b0562b", "#8a8f98")[g % 3])
     axis.set_yticks(np.arange(len(names)) + width * (len(groups) - 1) / 2, names)
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.set_title("Sanity score, mean of the networks", fontsize=11)
-    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2)
+    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     drawn.savefig(path, dpi=110)
