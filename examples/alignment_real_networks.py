@@ -148,8 +148,8 @@ def figure(result: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     groups = list(result["groups"])
-    drawn, axes = plt.subplots(1, len(groups) + 1, figsize=(6.6 * len(groups) + 4.6, 6.4), width_ratios=[6.6] * len(groups) + [4.6],
-                               layout="constrained")  # fmt: skip
+    widths = [max(3.2, 6.6 * min(1.0, len(result["groups"][name]["layers"]) / 20)) for name in groups] + [4.6]
+    drawn, axes = plt.subplots(1, len(widths), figsize=(sum(widths), 6.4), width_ratios=widths, layout="constrained")
     for axis, name in zip(axes, groups, strict=False):
         heat_map(axis, drawn, result["groups"][name])
     axis, names = axes[-1], list(result["groups"][groups[0]]["methods"])
