@@ -69,6 +69,11 @@ class Discovery:
     exemplars_ : tuple of ndarray of int64
         Rows that stand for each concept, the most typical first.
     n_features_in_ : int
+
+    Notes
+    -----
+    Results are the same for every ``n_threads``.  Matrix products of PCA, MCD, NMF and TopKSAE are NumPy's: another BLAS, or another number
+    of its own threads, may change their last bits, and what a training makes of them.
     """
 
     memberships_: F32

@@ -103,7 +103,8 @@ class Neighbours:
         if start.shape[1] < self.n_components:  # fewer components than wanted: the others start as small noise
             extra = rng.standard_normal((len(rows), self.n_components - start.shape[1]))
             start = np.concatenate([start, 0.01 * start.std() * extra], axis=1)
-        start = start * (10.0 / max(float(np.abs(start).max()), 1e-300)) + 1e-4 * rng.standard_normal(start.shape)
+        start = np.round(start * (10.0 / max(float(np.abs(start).max()), 1e-300)), 5)  # the axes' last bits depend on BLAS and its threads
+        start = start + 1e-4 * rng.standard_normal(start.shape)
         self.places = self._lay_out(start, head, tail, weight, rng)
         return self.places
 
