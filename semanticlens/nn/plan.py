@@ -166,7 +166,7 @@ def compile_plan(
     steps = tuple(
         Step(
             name=group.tail,
-            forward=group.head.op.forward,
+            forward=group.head.op.kernel,
             call=_call(group.head, group.activation, shapes, params, prepare),
             inputs=tuple(number[name] for name in group.inputs),
             output=i,

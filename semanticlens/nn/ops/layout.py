@@ -1,0 +1,122 @@
+"""What moves values without computing: concatenation, reshaping, slicing, padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from semanticlens.nn import attrs as check
+from semanticlens.nn import shapes
+from semanticlens.nn.ops.table import Array, Attr, Call, Op, Plain, register_op
+
+
+def _as_plain(function: object) -> Plain:
+    """A forward function that NumPy alone computes, for any dtype."""
+    return lambda call, xs: function(call, xs, None, 1)  # type: ignore[operator]
+
+
+def _identity(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    return xs[0]
+
+
+def _concat(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    return np.concatenate(xs, axis=call.attrs["axis"], out=out)
+
+
+def _flatten(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    x, start = xs[0], call.attrs["start"]
+    start = start + x.ndim if start < 0 else start
+    return x.reshape(*x.shape[:start], math.prod(x.shape[start:]))
+
+
+def _reshape(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    x, shape = xs[0], call.attrs["shape"]
+    known = math.prod(dim for dim in shape if dim != -1)
+    return x.reshape(x.shape[0], *(math.prod(x.shape[1:]) // known if dim == -1 else dim for dim in shape))
+
+
+def _slice2d(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    vertical, horizontal = call.attrs["stride"]
+    view = xs[0][:, :, ::vertical, ::horizontal]
+    if out is None:
+        return np.ascontiguousarray(view)
+    np.copyto(out, view)
+    return out
+
+
+def _pad(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    x, (top, left, bottom, right), (before, after) = xs[0], call.attrs["padding"], call.attrs["channels"]
+    batch, channels, height, width = x.shape
+    if out is None:
+        out = np.empty((batch, channels + before + after, height + top + bottom, width + left + right), x.dtype)
+    out.fill(call.attrs["value"])
+    out[:, before : before + channels, top : top + height, left : left + width] = x
+    return out
+
+
+register_op(Op("identity", _identity, shapes.unary_shape, view=True, numpy=_as_plain(_identity), onnx=("Identity",)))
+register_op(
+    Op(
+        "concat",
+        _concat,
+        shapes.concat_shape,
+        attrs={"axis": Attr(check.integer(-check.MAX_RANK, check.MAX_RANK), 1)},
+        inputs=(1, 4096),
+        resolve=shapes.resolve_concat,
+        numpy=_as_plain(_concat),
+        aten=("cat",),
+        onnx=("Concat",),
+    )
+)
+register_op(
+    Op(
+        "flatten",
+        _flatten,
+        shapes.flatten_shape,
+        attrs={"start": Attr(check.integer(-check.MAX_RANK, check.MAX_RANK), 1)},
+        view=True,
+        numpy=_as_plain(_flatten),
+        aten=("flatten",),
+        onnx=("Flatten",),
+    )
+)
+register_op(
+    Op(
+        "reshape",
+        _reshape,
+        shapes.reshape_shape,
+        attrs={"shape": Attr(check.integers(None, -1, 1 << 31))},
+        view=True,
+        numpy=_as_plain(_reshape),
+        aten=("view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"),
+        onnx=("Reshape", "Squeeze", "Unsqueeze"),
+    )
+)
+register_op(
+    Op(
+        "slice2d",
+        _slice2d,
+        shapes.slice2d_shape,
+        attrs={"stride": Attr(check.integers(2, 1))},
+        numpy=_as_plain(_slice2d),
+        aten=("slice",),
+        onnx=("Slice",),
+    )
+)
+register_op(
+    Op(
+        "pad",
+        _pad,
+        shapes.pad_shape,
+        attrs={
+            "padding": Attr(check.integers(4, 0), (0, 0, 0, 0)),
+            "channels": Attr(check.integers(2, 0), (0, 0)),
+            "value": Attr(check.number(), 0.0),
+        },
+        numpy=_as_plain(_pad),
+        aten=("pad", "constant_pad_nd"),
+        onnx=("Pad",),
+    )
+)
