@@ -22,6 +22,8 @@
 
 #include "tier_pool_inl.h"
 
+#include "tier_contract_inl.h"
+
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
     .lanes = SL_LANES,
@@ -55,6 +57,13 @@ const sl_tier SL_TIER = {
     .row_max_strided = row_max_strided,
     .row_sum = row_sum,
     .depthwise = depthwise,
+    .map_variant = map_variant,
+    .map_finish = map_finish,
+    .copy_a = copy_a,
+    .copy_b = copy_b,
+    .axpy_rows = axpy_rows,
+    .zip_rows = zip_rows,
+    .dot = dot,
     .peak_chains = SL_PEAK_CHAINS,
     .peak_loop = peak_loop,
 };

@@ -7,6 +7,7 @@
 
 extern PyMethodDef sl_build_methods[];
 extern PyMethodDef sl_alignment_methods[];
+extern PyMethodDef sl_contract_methods[];
 extern PyMethodDef sl_cosine_methods[];
 extern PyMethodDef sl_elementwise_methods[];
 extern PyMethodDef sl_hdbscan_methods[];
@@ -19,6 +20,7 @@ extern PyMethodDef sl_topm_methods[];
 static PyMethodDef *const families[] = {
     sl_alignment_methods,
     sl_build_methods,
+    sl_contract_methods,
     sl_cosine_methods,
     sl_elementwise_methods,
     sl_hdbscan_methods,
