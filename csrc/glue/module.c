@@ -11,6 +11,7 @@ extern PyMethodDef sl_contract_methods[];
 extern PyMethodDef sl_cosine_methods[];
 extern PyMethodDef sl_elementwise_methods[];
 extern PyMethodDef sl_hdbscan_methods[];
+extern PyMethodDef sl_matmul_methods[];
 extern PyMethodDef sl_nn_methods[];
 extern PyMethodDef sl_scores_methods[];
 extern PyMethodDef sl_topm_methods[];
@@ -24,6 +25,7 @@ static PyMethodDef *const families[] = {
     sl_cosine_methods,
     sl_elementwise_methods,
     sl_hdbscan_methods,
+    sl_matmul_methods,
     sl_nn_methods,
     sl_scores_methods,
     sl_topm_methods,
