@@ -106,6 +106,12 @@ typedef struct {
     /* `rows` output rows from the buffer rows that begin at `lines`; addend (only with SL_STORE_EXACT) like y, or NULL. */
     void (*depthwise)(const sl_depthwise *d, const float *lines, ptrdiff_t rows, const float *addend, float *y);
 
+    /* See tier_transformer_inl.h. */
+    void (*norm_row)(const float *x, ptrdiff_t n, double eps, int centred, const float *weight, const float *bias,
+                     float *y);
+    void (*attention_row)(const float *q, const float *keys, const float *values, ptrdiff_t width, ptrdiff_t depth,
+                          ptrdiff_t n, float scale, const float *bias, float *scores, float *y);
+
     /* rounds * peak_chains * lanes independent multiply-adds without touching memory; returns their sum so that they are not left out. */
     int peak_chains;
     float (*peak_loop)(ptrdiff_t rounds);

@@ -22,6 +22,8 @@
 
 #include "tier_pool_inl.h"
 
+#include "tier_transformer_inl.h"
+
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
     .lanes = SL_LANES,
@@ -55,6 +57,8 @@ const sl_tier SL_TIER = {
     .row_max_strided = row_max_strided,
     .row_sum = row_sum,
     .depthwise = depthwise,
+    .norm_row = norm_row,
+    .attention_row = attention_row,
     .peak_chains = SL_PEAK_CHAINS,
     .peak_loop = peak_loop,
 };
