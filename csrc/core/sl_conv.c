@@ -258,7 +258,7 @@ sl_conv2d_f32(const sl_conv_shape *shape, const float *x, const float *w, const 
     if (status != SL_OK) {
         return status;
     }
-    if (n_threads < 1 || (int)activation < SL_ACT_NONE || (int)activation > SL_ACT_HARDSWISH) {
+    if (n_threads < 1 || (int)activation < SL_ACT_NONE || (int)activation > SL_ACT_LAST) {
         return SL_ERR_ARG;
     }
     if (packed != NULL && sl_conv_packed_check(shape, packed, packed_floats(&plan)) != SL_OK) {

@@ -120,6 +120,11 @@ typedef struct {
     void (*zip_rows)(const float *even, const float *odd, ptrdiff_t n, float *y);
     /* sum of x[i] z[i * step] in double over 8 fixed lanes: the same bits in every tier. */
     double (*dot)(const float *x, const float *z, ptrdiff_t step, ptrdiff_t n);
+    /* See tier_transformer_inl.h. */
+    void (*norm_row)(const float *x, ptrdiff_t n, double eps, int centred, const float *weight, const float *bias,
+                     float *y);
+    void (*attention_row)(const float *q, const float *keys, const float *values, ptrdiff_t width, ptrdiff_t depth,
+                          ptrdiff_t n, float scale, const float *bias, float *scores, float *y);
 
     /* rounds * peak_chains * lanes independent multiply-adds without touching memory; returns their sum so that they are not left out. */
     int peak_chains;

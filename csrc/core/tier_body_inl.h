@@ -23,6 +23,7 @@
 #include "tier_pool_inl.h"
 
 #include "tier_contract_inl.h"
+#include "tier_transformer_inl.h"
 
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
@@ -64,6 +65,8 @@ const sl_tier SL_TIER = {
     .axpy_rows = axpy_rows,
     .zip_rows = zip_rows,
     .dot = dot,
+    .norm_row = norm_row,
+    .attention_row = attention_row,
     .peak_chains = SL_PEAK_CHAINS,
     .peak_loop = peak_loop,
 };

@@ -15,6 +15,7 @@ extern PyMethodDef sl_matmul_methods[];
 extern PyMethodDef sl_nn_methods[];
 extern PyMethodDef sl_scores_methods[];
 extern PyMethodDef sl_topm_methods[];
+extern PyMethodDef sl_transformer_methods[];
 
 /* One per line, so that families can be added side by side. */
 /* clang-format off */
@@ -29,6 +30,7 @@ static PyMethodDef *const families[] = {
     sl_nn_methods,
     sl_scores_methods,
     sl_topm_methods,
+    sl_transformer_methods,
 };
 /* clang-format on */
 
