@@ -138,7 +138,7 @@ run_kernel(const job *d, const sl_tier *tier, ptrdiff_t output)
             const float *s = d->s + (image * p->s.outputs + output) * p->pixels,
                         *x = d->x + (image * p->s.channels + output / p->out_g) * p->s.height * p->s.width;
             for (ptrdiff_t i = top; i < bottom; i++) {
-                sum += tier->dot(s + i * p->out_w + left,
+                sum += tier->dot_double(s + i * p->out_w + left,
                                  x + (i * p->s.stride_h + down) * p->s.width + left * p->s.stride_w + across,
                                  p->s.stride_w, right - left);
             }
@@ -203,7 +203,7 @@ sl_channel_sum_f32(const float *s, const float *x, ptrdiff_t batch, ptrdiff_t ch
         double sum = 0.0;
         for (ptrdiff_t b = 0; b < batch; b++) {
             const ptrdiff_t at = (b * channels + c) * n;
-            sum += x != NULL ? tier->dot(s + at, x + at, 1, n) : tier->reduce_sum(s + at, n, 0);
+            sum += x != NULL ? tier->dot_double(s + at, x + at, 1, n) : tier->reduce_sum(s + at, n, 0);
         }
         f[c] = (float)sum;
     }

@@ -110,6 +110,8 @@ typedef struct {
     /* See sl_contract.h: y[i] = the variant of x[i], y may be x; the steps of a finish, its arrays `offset` floats in; packing of rows that already lie
      * side by side: dst [k][mr] (or [k][nr]) = src (k, rows <= mr), missing columns 0. */
     void (*map_variant)(const float *x, ptrdiff_t n, sl_variant variant, float *y);
+    /* y[i] = the derivative of an activation at the saved x[i], times z[i]; y may be z. */
+    void (*map_slope)(const float *x, const float *z, ptrdiff_t n, sl_activation kind, float *y);
     void (*map_finish)(const sl_finish *f, ptrdiff_t offset, ptrdiff_t n, float *y);
     void (*copy_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
     void (*copy_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
@@ -119,7 +121,7 @@ typedef struct {
     /* y[2 i] = even[i], y[2 i + 1] = odd[i], n floats in all. */
     void (*zip_rows)(const float *even, const float *odd, ptrdiff_t n, float *y);
     /* sum of x[i] z[i * step] in double over 8 fixed lanes: the same bits in every tier. */
-    double (*dot)(const float *x, const float *z, ptrdiff_t step, ptrdiff_t n);
+    double (*dot_double)(const float *x, const float *z, ptrdiff_t step, ptrdiff_t n);
     /* See tier_transformer_inl.h. */
     void (*norm_row)(const float *x, ptrdiff_t n, double eps, int centred, const float *weight, const float *bias,
                      float *y);

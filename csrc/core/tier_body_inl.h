@@ -23,6 +23,8 @@
 #include "tier_pool_inl.h"
 
 #include "tier_contract_inl.h"
+
+#include "tier_adjoint_inl.h"
 #include "tier_transformer_inl.h"
 
 const sl_tier SL_TIER = {
@@ -59,12 +61,13 @@ const sl_tier SL_TIER = {
     .row_sum = row_sum,
     .depthwise = depthwise,
     .map_variant = map_variant,
+    .map_slope = map_slope,
     .map_finish = map_finish,
     .copy_a = copy_a,
     .copy_b = copy_b,
     .axpy_rows = axpy_rows,
     .zip_rows = zip_rows,
-    .dot = dot,
+    .dot_double = dot_double,
     .norm_row = norm_row,
     .attention_row = attention_row,
     .peak_chains = SL_PEAK_CHAINS,

@@ -242,7 +242,7 @@ zip_rows(const float *even, const float *odd, ptrdiff_t n, float *y)
 
 /* sum of x[i] z[i * step] in double over 8 fixed lanes */
 static double
-dot(const float *x, const float *z, ptrdiff_t step, ptrdiff_t n)
+dot_double(const float *x, const float *z, ptrdiff_t step, ptrdiff_t n)
 {
     double lane[8] = {0.0};
     ptrdiff_t i = 0;

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+extern PyMethodDef sl_adjoint_methods[];
 extern PyMethodDef sl_build_methods[];
 extern PyMethodDef sl_alignment_methods[];
 extern PyMethodDef sl_contract_methods[];
@@ -20,6 +21,7 @@ extern PyMethodDef sl_transformer_methods[];
 /* One per line, so that families can be added side by side. */
 /* clang-format off */
 static PyMethodDef *const families[] = {
+    sl_adjoint_methods,
     sl_alignment_methods,
     sl_build_methods,
     sl_contract_methods,
