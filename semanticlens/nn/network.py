@@ -8,8 +8,9 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +34,9 @@ from semanticlens.nn.graph import (
 from semanticlens.nn.layers import LayerInfo, Layers, shape_text
 from semanticlens.nn.plan import Plan, Scratch, compile_plan
 from semanticlens.nn.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from semanticlens.nn.backward import Gradients, Route, Target
 
 __all__ = ["Network", "Node"]
 
@@ -118,7 +122,7 @@ class Network:
 
     def _start_caches(self, prepared: dict[str, Any], arrays_hash: str | None) -> None:
         self._lock = threading.Lock()
-        self._plans: dict[tuple[frozenset[str], tuple[int, ...]], Plan] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
         self._prepared = prepared
         self._scratch = Scratch()
         self._arrays_hash = arrays_hash
@@ -321,6 +325,76 @@ class Network:
         values = self._plan(frozenset(targets.values()), batch.shape[1:]).execute(batch, threads, self._scratch)
         return {name: values[target] for name, target in targets.items()}
 
+    def gradient(
+        self,
+        x: ArrayLike,
+        target: Target | None = None,
+        wrt: str | Iterable[str] = (INPUT,),
+        *,
+        of: str = OUTPUT,
+        params: bool = False,
+        dtype: str = "float32",
+        n_threads: int | None = None,
+    ) -> Gradients:
+        """Gradients of (a combination of) outputs by the input, by inner values and by the parameters.
+
+        For each sample the sum over the output's values, each times its number in ``target``, is differentiated: a
+        vector-Jacobian product.
+
+        Parameters
+        ----------
+        x : ndarray of shape (B, *input_shape), float32 (or float64 with ``dtype="float64"``)
+        target : int, sequence of B ints, ndarray of the output's shape, or callable
+            A class (factor 1 for it, 0 for the others), a class per sample, or the factors themselves (real numbers); a
+            callable gets the output, (B, n), and returns them.
+        wrt : str or iterable of str
+            Values to differentiate by: names or aliases of nodes, or "input".
+        of : str
+            The value that is differentiated, if it is not the output.
+        params : bool
+            Also by the parameters, summed over the batch.
+        dtype : {"float32", "float64"}
+            float64 runs every operation in plain NumPy: slow, for checking.
+        n_threads : int, optional
+            See :func:`semanticlens.get_num_threads`; the values are the same for every number.
+
+        Returns
+        -------
+        Gradients
+            ``result["input"]``, ``result["blocks.3"]``, ... (arrays of the values' shapes), ``result.params``,
+            ``result.value``, ``result.peak_bytes``.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If a name is not known.
+        UnsupportedOperationError
+            If an operation on the way has no adjoint; the message names the node.
+        ValueError
+            If ``target`` does not fit, or ``of`` does not depend on a name in ``wrt``.
+        DataError, TypeError
+            As :meth:`run`.
+        """
+        from semanticlens.nn import backward
+
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
+        names = backward.names_of(self, wrt)
+        if not names and not params:
+            raise ValueError("wrt is empty: name at least one value, or ask for params=True")
+        batch = self._check_input(x) if dtype == "float32" else self._check_double(x)
+        values = tuple(dict.fromkeys(names.values()))
+        result = backward.run(self, batch, target, values, self.resolve(of), params, resolve_threads(n_threads))
+        return replace(result, arrays={name: result.arrays[value] for name, value in names.items()})
+
+    def _check_double(self, x: ArrayLike) -> NDArray[np.float64]:
+        """As float64, checked like float32."""
+        array = np.asarray(x)
+        if array.dtype not in (np.float32, np.float64):
+            raise TypeError(f"x must be float32 or float64, not {array.dtype}")
+        self._check_input(array.astype(np.float32))
+        return np.ascontiguousarray(array, np.float64)
+
     def stream(
         self,
         batches: Iterable[tuple[Any, ArrayLike]],
@@ -343,11 +417,24 @@ class Network:
         if plan is None:
             graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, input_shape)
             plan = compile_plan(graph, records, input_shape, self.params, self._prepare)
-            with self._lock:
-                if len(self._plans) >= MAX_PLANS:
-                    self._plans.pop(next(iter(self._plans)))
-                self._plans[key] = plan
+            self._remember(key, plan)
         return plan
+
+    def _gradient_plan(self, route: Route, of: str, apart: frozenset[str], input_shape: tuple[int, ...]) -> Plan:
+        """The forward run of a gradient: it keeps what the walk back reads."""
+        records = route.keep | {of}
+        key = (records, input_shape, apart)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = compile_plan(route.graph, records, input_shape, self.params, self._prepare, apart=apart)
+            self._remember(key, plan)
+        return plan
+
+    def _remember(self, key: tuple[Any, ...], plan: Plan) -> None:
+        with self._lock:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[key] = plan
 
     def _prepare(self, item: Checked) -> Any:
         """Packed or otherwise prepared parameters of a node, made once."""

@@ -12,6 +12,7 @@ import math
 from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,8 @@ class Step:
     place: int  # the offset (_BLOCK) per sample, or the position among the inputs (_INPLACE)
     view: bool
     forget: tuple[int, ...]  # values nobody needs after this step
+    head: Checked  # the node whose operation this is; an addition and an activation may follow it in the same call
+    sources: tuple[str, ...]  # names of the inputs
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,19 @@ class Plan:
     copies: frozenset[str]
     block: int  # floats of working memory per sample
 
-    def execute(self, x: F32, n_threads: int, scratch: Scratch) -> dict[str, F32]:
-        """Run on a checked batch; returns the recorded values by node name."""
+    def execute(
+        self, x: F32, n_threads: int, scratch: Scratch, *, given: Sequence[F32] = (), share: bool = False
+    ) -> dict[str, F32]:
+        """Run on a checked batch; returns the recorded values by node name.
+
+        ``given`` are the values of the plan's further sources, in their order.  With ``share`` records may share memory
+        with each other, with ``given`` and with ``x``: for callers who only read them.
+        """
         batch = x.shape[0]
         base = scratch.take(batch * self.block)
         start = -base.ctypes.data % (4 * _ALIGN) // 4
         block = base[start : start + batch * self.block]
-        values: list[Any] = [None] * (len(self.steps) + 1)
-        values[0] = x
+        values: list[Any] = [x, *given, *[None] * len(self.steps)]
         for step in self.steps:
             xs: Any = [values[i] for i in step.inputs]
             out: Any = None
@@ -100,7 +108,8 @@ class Plan:
             for i in step.forget:
                 values[i] = None
             xs = out = y = None  # no references into the next step
-        result = {name: values[i].copy() if name in self.copies else values[i] for name, i in self.records.items()}
+        copies = frozenset() if share else self.copies
+        result = {name: values[i].copy() if name in copies else values[i] for name, i in self.records.items()}
         scratch.give(base)
         return result
 
@@ -140,6 +149,8 @@ def compile_plan(
     prepare: Prepare,
     *,
     fuse: bool = True,
+    more: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    apart: frozenset[str] = frozenset(),
 ) -> Plan:
     """Decide steps and memory.
 
@@ -156,12 +167,18 @@ def compile_plan(
         Prepared parameters of a node, cached by the network.
     fuse : bool
         False makes one call per node: for tests and for finding a fault.
+    more : mapping of str to tuple of int
+        Values that are given besides the input, with their shapes: sources of a plan for a part of a network.
+    apart : frozenset of str
+        Nodes that a call may end with, but not go on behind: their values exist, recorded or not.
     """
-    groups = _merge(_needed(graph, records), records, fuse)
-    shapes: dict[str, Any] = {INPUT: input_shape, **{item.node.name: item.shape for item in graph}}
-    number = {INPUT: 0, **{group.tail: i for i, group in enumerate(groups, 1)}}
-    layout = _Layout(groups, number, shapes, records)
-    places = [layout.place(i, group) for i, group in enumerate(groups, 1)]
+    groups = _merge(_needed(graph, records), records | apart, fuse)
+    shapes: dict[str, Any] = {INPUT: input_shape, **more, **{item.node.name: item.shape for item in graph}}
+    number = {name: i for i, name in enumerate((INPUT, *more))}
+    first = len(number)
+    number.update({group.tail: i for i, group in enumerate(groups, first)})
+    layout = _Layout(groups, number, shapes, records, first)
+    places = [layout.place(i, group) for i, group in enumerate(groups, first)]
     offsets, block = layout.offsets()
     steps = tuple(
         Step(
@@ -176,10 +193,13 @@ def compile_plan(
             place=offsets[i] if memory == _BLOCK else place,
             view=group.head.op.view,
             forget=tuple(layout.dying[i]),
+            head=group.head,
+            sources=tuple(group.inputs),
         )
-        for i, (group, (memory, place)) in enumerate(zip(groups, places, strict=True), 1)
+        for i, (group, (memory, place)) in enumerate(zip(groups, places, strict=True), first)
     )
-    wanted = {name: number[name] for name in (INPUT, *(item.node.name for item in graph)) if name in records}
+    names = (INPUT, *more, *(item.node.name for item in graph))
+    wanted = {name: number[name] for name in names if name in records}
     return Plan(steps, wanted, layout.sharing(wanted), block)
 
 
@@ -252,7 +272,7 @@ def _grow(item: Checked, open_groups: dict[str, _Group]) -> _Group | None:
 
 
 class _Layout:
-    """Which memory each value lives in: ``root`` is the value whose memory it shares; 0, the caller's, is never written."""
+    """Which memory each value lives in: ``root`` is the value whose memory it shares; the first ones, the caller's, are never written."""
 
     def __init__(
         self,
@@ -260,12 +280,13 @@ class _Layout:
         number: Mapping[str, int],
         shapes: Mapping[str, tuple[int, ...]],
         records: frozenset[str],
+        first: int,
     ) -> None:
-        self.number, self.shapes = number, shapes
-        self.root = list(range(len(groups) + 1))
-        self.size = [0, *(math.prod(shapes[group.tail]) for group in groups)]
-        self.last = [0] * (len(groups) + 1)  # the step of a value's last use
-        for i, group in enumerate(groups, 1):
+        self.number, self.shapes, self.first = number, shapes, first
+        self.root = list(range(len(groups) + first))
+        self.size = [0] * first + [math.prod(shapes[group.tail]) for group in groups]
+        self.last = [0] * (len(groups) + first)  # the step of a value's last use
+        for i, group in enumerate(groups, first):
             for name in group.inputs:
                 self.last[number[name]] = i
             if group.head.op.view:
@@ -277,7 +298,7 @@ class _Layout:
             self.members[root].append(value)
             if value not in pinned:
                 self.dying[self.last[value]].append(value)
-        self.kept = {0} | {self.root[value] for value in pinned}  # memory that outlives the run
+        self.kept = set(range(first)) | {self.root[value] for value in pinned}  # memory that outlives the run
         self.shared: list[int] = []  # roots that live in the block
 
     def place(self, i: int, group: _Group) -> tuple[int, int]:
@@ -333,7 +354,7 @@ class _Layout:
 
     def sharing(self, wanted: Mapping[str, int]) -> frozenset[str]:
         """Records that share memory with the input or with an earlier record: they are copied."""
-        copies, seen = set(), {0}
+        copies, seen = set(), set(range(self.first))
         for name, value in wanted.items():
             if self.root[value] in seen:
                 copies.add(name)
