@@ -103,43 +103,36 @@ is_depthwise(const sl_conv_plan *forward)
 
 /* --- packed weights */
 
-/* Panels [k][mr] of the input channels of a group, k = (output, tap); taps are those of the phase, in ascending order. */
+/* Number of the phase's tap t, in ascending order, in the whole kernel. */
+static ptrdiff_t
+tap_of(const sl_conv_plan *forward, const phase *p, ptrdiff_t t)
+{
+    const ptrdiff_t u = t / p->columns.taps, v = t % p->columns.taps;
+
+    return (p->rows.tap + u * p->rows.tap_step) * forward->s.kernel_w + p->columns.tap + v * p->columns.tap_step;
+}
+
+/* Panels [k][mr] of the input channels of each group.  The weights are read in their own order, output by output. */
 static void
-pack_phase(const sl_conv_plan *forward, const phase *p, const float *w, sl_variant variant, float *packed)
+pack_phase(const sl_conv_plan *forward, const phase *p, const float *w, sl_variant variant, ptrdiff_t *taps,
+           float *packed)
 {
     const sl_tier *tier = sl_tier_get();
-    const ptrdiff_t channels = forward->in_g, outputs = forward->out_g, taps = p->plan.taps, mr = tier->mr;
-    const ptrdiff_t rows = sl_round_up(channels, mr), whole = taps == forward->taps;
+    const ptrdiff_t channels = forward->in_g, mr = tier->mr, rows = sl_round_up(channels, mr), count = p->plan.taps,
+                    next = channels * forward->taps;
 
+    for (ptrdiff_t t = 0; t < count; t++) {
+        taps[t] = tap_of(forward, p, t);
+    }
     for (ptrdiff_t g = 0; g < forward->s.groups; g++) {
+        const float *group = w + g * forward->out_g * next;
         for (ptrdiff_t k0 = 0; k0 < p->plan.k; k0 += p->plan.kblock) {
             const ptrdiff_t depth = sl_min(p->plan.kblock, p->plan.k - k0);
             float *to = packed + (g * p->plan.k + k0) * rows;
-            for (ptrdiff_t c = 0; c < channels; c += mr) {
-                const ptrdiff_t some = sl_min(mr, channels - c);
-                const float *from = w + (g * outputs * channels + c) * forward->taps;
-                if (whole && taps == 1) {
-                    tier->copy_a(from + k0 * channels, channels, some, depth, to + c * depth);
-                    continue;
-                }
-                for (ptrdiff_t i = 0; i < depth;) { /* output by output */
-                    const ptrdiff_t o = (k0 + i) / taps, t0 = (k0 + i) % taps, n = sl_min(taps - t0, depth - i);
-                    const float *kernel = from + o * channels * forward->taps;
-                    float *panel = to + c * depth + i * mr;
-                    if (whole) {
-                        tier->pack_a(kernel + t0, taps, some, n, panel);
-                    } else {
-                        for (ptrdiff_t t = 0; t < n; t++) {
-                            const ptrdiff_t u = (t0 + t) / p->columns.taps, v = (t0 + t) % p->columns.taps;
-                            const ptrdiff_t tap = (p->rows.tap + u * p->rows.tap_step) * forward->s.kernel_w +
-                                                  p->columns.tap + v * p->columns.tap_step;
-                            for (ptrdiff_t q = 0; q < mr; q++) {
-                                panel[t * mr + q] = q < some ? kernel[q * forward->taps + tap] : 0.0F;
-                            }
-                        }
-                    }
-                    i += n;
-                }
+            for (ptrdiff_t i = 0; i < depth;) {
+                const ptrdiff_t o = (k0 + i) / count, t = (k0 + i) % count, n = sl_min(count - t, depth - i);
+                tier->pack_taps(group + o * next, forward->taps, taps + t, n, channels, to + i * mr, depth * mr);
+                i += n;
             }
             if (variant.seen != SL_SEEN_PLAIN) {
                 tier->map_variant(to, rows * depth, variant, to);
@@ -190,21 +183,27 @@ packed_floats(const sl_conv_plan *forward)
     return n;
 }
 
-static void
+static sl_status
 pack_all(const sl_conv_plan *forward, const float *w, sl_variant variant, float *packed)
 {
     const sl_pack_header header = header_of(forward, variant);
     float *to = packed + SL_PACK_HEADER;
+    ptrdiff_t *taps = sl_alloc(forward->taps, sizeof *taps);
 
+    if (taps == NULL) {
+        return SL_ERR_NOMEM;
+    }
     memset(packed, 0, SL_PACK_HEADER * sizeof *packed);
     memcpy(packed, &header, sizeof header);
     for (ptrdiff_t i = 0; i < phases_of(forward); i++) {
         const phase p = make_phase(forward, i);
         if (p.used) {
-            pack_phase(forward, &p, w, variant, to);
+            pack_phase(forward, &p, w, variant, taps, to);
             to += sl_conv_panel_floats(&p.plan);
         }
     }
+    sl_free(taps);
+    return SL_OK;
 }
 
 sl_status
@@ -231,8 +230,7 @@ sl_conv_adjoint_pack_f32(const sl_conv_shape *shape, const float *w, sl_variant 
     if (is_depthwise(&forward) || !sl_variant_valid(variant, 0)) {
         return SL_ERR_ARG;
     }
-    pack_all(&forward, w, variant, packed);
-    return SL_OK;
+    return pack_all(&forward, w, variant, packed);
 }
 
 sl_status
@@ -336,10 +334,7 @@ run_depthwise_phase(const sl_conv_plan *forward, const phase *p, const sl_conv_a
     }
     for (ptrdiff_t c = 0; c < p->plan.s.outputs; c++) {
         for (ptrdiff_t t = 0; t < p->plan.taps; t++) {
-            const ptrdiff_t last = p->plan.taps - 1 - t, u = last / p->columns.taps, v = last % p->columns.taps;
-            kernels[c * p->plan.taps + t] =
-                call->w[c * forward->taps + (p->rows.tap + u * p->rows.tap_step) * forward->s.kernel_w +
-                        p->columns.tap + v * p->columns.tap_step];
+            kernels[c * p->plan.taps + t] = call->w[c * forward->taps + tap_of(forward, p, p->plan.taps - 1 - t)];
         }
     }
     args.w = kernels;
@@ -429,7 +424,11 @@ sl_conv_adjoint_f32(const sl_conv_shape *shape, const float *s, const float *w, 
         if (own == NULL) {
             return SL_ERR_NOMEM;
         }
-        pack_all(&forward, w, variant, own);
+        status = pack_all(&forward, w, variant, own);
+        if (status != SL_OK) {
+            sl_free(own);
+            return status;
+        }
         packed = own;
     }
     args.packed = packed != NULL ? packed + SL_PACK_HEADER : NULL;

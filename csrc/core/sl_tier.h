@@ -115,6 +115,9 @@ typedef struct {
     void (*map_finish)(const sl_finish *f, ptrdiff_t offset, ptrdiff_t n, float *y);
     void (*copy_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
     void (*copy_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
+    /* Taps of the kernels of one output, for each panel of mr channels: dst [n_taps][mr], panels `panel` floats apart; `kernel` floats a channel. */
+    void (*pack_taps)(const float *src, ptrdiff_t kernel, const ptrdiff_t *taps, ptrdiff_t n_taps, ptrdiff_t channels,
+                      float *dst, ptrdiff_t panel);
     /* acc (m, n) += a (m, k) b (k, n), one chain of multiply-adds in ascending order of k. */
     void (*axpy_rows)(const float *a, ptrdiff_t lda, ptrdiff_t m, const float *b, ptrdiff_t ldb, ptrdiff_t k,
                       ptrdiff_t n, float *acc, ptrdiff_t ldacc);

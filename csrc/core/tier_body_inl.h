@@ -65,6 +65,7 @@ const sl_tier SL_TIER = {
     .map_finish = map_finish,
     .copy_a = copy_a,
     .copy_b = copy_b,
+    .pack_taps = pack_taps,
     .axpy_rows = axpy_rows,
     .zip_rows = zip_rows,
     .dot_double = dot_double,

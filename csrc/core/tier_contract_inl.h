@@ -149,6 +149,31 @@ copy_b(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst)
     copy_rows(SL_NR, src, ld, rows, k, dst);
 }
 
+/* For each panel of SL_MR channels: dst [n_taps][SL_MR] = taps of the kernels of one output, `kernel` floats a channel; panels lie `panel` floats apart.
+ * Missing channels become 0. */
+static void
+pack_taps(const float *src, ptrdiff_t kernel, const ptrdiff_t *taps, ptrdiff_t n_taps, ptrdiff_t channels, float *dst,
+          ptrdiff_t panel)
+{
+    for (ptrdiff_t c = 0; c < channels; c += SL_MR, src += SL_MR * kernel, dst += panel) {
+        const ptrdiff_t rows = sl_least(SL_MR, channels - c);
+        for (ptrdiff_t t = 0; t < n_taps; t++) {
+            const float *from = src + taps[t];
+            float *to = dst + t * SL_MR;
+            if (rows == SL_MR) {
+                SL_UNROLL
+                for (int i = 0; i < SL_MR; i++) {
+                    to[i] = from[i * kernel];
+                }
+            } else {
+                for (ptrdiff_t i = 0; i < SL_MR; i++) {
+                    to[i] = i < rows ? from[i * kernel] : 0.0F;
+                }
+            }
+        }
+    }
+}
+
 /* Four rows of b; m is a constant where this is inlined.  The rows that come next are asked for: they are far apart in memory. */
 SL_INLINE void
 axpy_four(const int m, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t n, float *acc,

@@ -201,6 +201,7 @@ class Walk:
     found: dict[str, Array] = field(default_factory=dict)
     by_params: dict[str, Array] = field(default_factory=dict)
     cut_off: dict[str, float] = field(default_factory=dict)
+    prepare: Callable[[Link, tuple[int, ...]], Any] = lambda link, shape: None
 
     def expect(self, links: Sequence[Link]) -> None:
         """Count the gradients that each value will get, and note which values come out of a ReLU."""
@@ -300,7 +301,8 @@ class Walk:
                 below=self.cut_off.get(source, float("inf")),
             )
         assert link.head.op.through is not None
-        result = link.head.op.through(link.call, grad, self.shapes[source], finish, self.n_threads)
+        shape = self.shapes[source]
+        result = link.head.op.through(link.call, grad, shape, self.prepare(link, shape), finish, self.n_threads)
         self.meter.add(result)
         if before is not None:
             self.meter.drop(before.array)
@@ -389,7 +391,7 @@ def run(
     value = values[of]
     meter = Meter(working)
     meter.add(*values.values())
-    walk = Walk(route, apart, params, n_threads, meter, shapes, values)  # type: ignore[arg-type]
+    walk = Walk(route, apart, params, n_threads, meter, shapes, values, prepare=net._prepare_through)  # type: ignore[arg-type]
     start = cotangent(target, value)
     meter.add(start)
     walk.expect(links)

@@ -36,7 +36,7 @@ from semanticlens.nn.plan import Plan, Scratch, compile_plan
 from semanticlens.nn.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from semanticlens.nn.backward import Gradients, Route, Target
+    from semanticlens.nn.backward import Gradients, Link, Route, Target
 
 __all__ = ["Network", "Node"]
 
@@ -435,6 +435,17 @@ class Network:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[key] = plan
+
+    def _prepare_through(self, link: Link, shape: tuple[int, ...]) -> Any:
+        """Parameters of a node prepared for the walk back, made once for each size of its input."""
+        prepare = link.head.op.prepare_through
+        if prepare is None:
+            return None
+        key = f"{link.head.node.name}\n{shape[1:]}"  # names of nodes hold no line break
+        with self._lock:
+            if key not in self._prepared:
+                self._prepared[key] = prepare(link.call, shape)
+            return self._prepared[key]
 
     def _prepare(self, item: Checked) -> Any:
         """Packed or otherwise prepared parameters of a node, made once."""

@@ -22,10 +22,22 @@ def _plain_form(call: Call) -> dict[str, object]:
     return {key: call.attrs[key] for key in ("stride", "padding", "dilation", "groups")}
 
 
-def _conv2d_to(call: Call, grad: Array, shape: tuple[int, ...], finish: Finish | None, n_threads: int) -> Array:
+def _conv2d_to(
+    call: Call, grad: Array, shape: tuple[int, ...], prepared: Array | None, finish: Finish | None, n_threads: int
+) -> Array:
     return contract.conv_adjoint(
-        grad, call.params["weight"], (shape[2], shape[3]), _form(call), finish=finish, n_threads=n_threads
+        grad,
+        call.params["weight"],
+        (shape[2], shape[3]),
+        _form(call),
+        packed=prepared,
+        finish=finish,
+        n_threads=n_threads,
     )
+
+
+def _pack_conv2d(call: Call, shape: tuple[int, ...]) -> Array | None:
+    return contract.pack_conv_adjoint(call.params["weight"], (shape[2], shape[3]), _form(call))
 
 
 def _conv2d(
@@ -34,7 +46,7 @@ def _conv2d(
     if not needed[0]:
         return [None]
     if grad.dtype == np.float32:
-        return [_conv2d_to(call, grad, xs[0].shape, None, n_threads)]
+        return [_conv2d_to(call, grad, xs[0].shape, None, None, n_threads)]
     return [plain.conv_adjoint(grad, call.params["weight"], xs[0].shape[2:], **_plain_form(call))]  # type: ignore[arg-type]
 
 
@@ -55,7 +67,9 @@ def _conv2d_parameter(call: Call, xs: Sequence[Array], out: Array, grad: Array, 
     return {"weight": weight, **_bias(call, grad, n_threads)}
 
 
-def _dense_to(call: Call, grad: Array, shape: tuple[int, ...], finish: Finish | None, n_threads: int) -> Array:
+def _dense_to(
+    call: Call, grad: Array, shape: tuple[int, ...], prepared: None, finish: Finish | None, n_threads: int
+) -> Array:
     return contract.dense_adjoint(grad, call.params["weight"], finish=finish, n_threads=n_threads)
 
 
@@ -65,7 +79,7 @@ def _dense(
     if not needed[0]:
         return [None]
     if grad.dtype == np.float32:
-        return [_dense_to(call, grad, xs[0].shape, None, n_threads)]
+        return [_dense_to(call, grad, xs[0].shape, None, None, n_threads)]
     return [grad @ call.params["weight"]]
 
 
@@ -102,6 +116,8 @@ def _batch_norm_parameter(
     return {role: array for role, array in result.items() if role in call.params}
 
 
-differentiate("conv2d", _conv2d, parameter=_conv2d_parameter, through=_conv2d_to)
+differentiate(
+    "conv2d", _conv2d, parameter=_conv2d_parameter, through=_conv2d_to, prepare_through=_pack_conv2d
+)
 differentiate("dense", _dense, parameter=_dense_parameter, through=_dense_to)
 differentiate("batch_norm", _batch_norm, parameter=_batch_norm_parameter)

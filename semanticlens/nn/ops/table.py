@@ -72,7 +72,7 @@ Forward = Callable[[Call, Sequence[F32], "F32 | None", int], F32]
 Plain = Callable[[Call, Sequence[Array]], Array]
 Adjoint = Callable[[Call, Sequence[Array], Array, Array, Sequence[bool], int], "Sequence[Array | None]"]
 Parameter = Callable[[Call, Sequence[Array], Array, Array, int], Mapping[str, Array]]
-Through = Callable[[Call, Array, tuple[int, ...], Finish | None, int], Array]
+Through = Callable[[Call, Array, tuple[int, ...], Any, Finish | None, int], Array]
 ShapeRule = Callable[[Attrs, Shapes, Sequence[Shape]], Shape]
 
 
@@ -120,9 +120,11 @@ class Op:
         the values of the forward run.
     keeps : frozenset of {"inputs", "output"}
         What ``adjoint`` reads of the forward run.
-    through : callable (call, grad, shape, finish, n_threads) -> ndarray, optional
+    through : callable (call, grad, shape, prepared, finish, n_threads) -> ndarray, optional
         The adjoint of the first input, of ``shape``, in float32, with elementwise work on the result: the walk hands
         sums and the slope of a ReLU over where it can.
+    prepare_through : callable (call, shape) -> Any, optional
+        What ``through`` gets as ``prepared``: work on the parameters that is done once per network and ``shape[1:]``.
     aten, onnx : tuple of str
         What the operation is called in the graphs of torch.export and in ONNX.
     """
@@ -149,6 +151,7 @@ class Op:
     aten: tuple[str, ...] = ()
     onnx: tuple[str, ...] = ()
     through: Through | None = None
+    prepare_through: Callable[[Call, tuple[int, ...]], Any] | None = None
 
     def __post_init__(self) -> None:
         if self.forward is None and self.numpy is None:
@@ -197,9 +200,17 @@ def differentiate(
     keeps: frozenset[str] = NOTHING,
     parameter: Parameter | None = None,
     through: Through | None = None,
+    prepare_through: Callable[[Call, tuple[int, ...]], Any] | None = None,
 ) -> None:
     """Complete an entry by what the walk back needs; see :class:`Op`."""
-    OPS[name] = replace(OPS[name], adjoint=adjoint, keeps=keeps, parameter=parameter, through=through)
+    OPS[name] = replace(
+        OPS[name],
+        adjoint=adjoint,
+        keeps=keeps,
+        parameter=parameter,
+        through=through,
+        prepare_through=prepare_through,
+    )
 
 
 def lookup(name: Any, node: str) -> Op:
