@@ -284,7 +284,12 @@ class Network:
         return self.run(x, n_threads=n_threads)[OUTPUT]
 
     def run(
-        self, x: ArrayLike, record: str | Iterable[str] = (OUTPUT,), *, n_threads: int | None = None
+        self,
+        x: ArrayLike,
+        record: str | Iterable[str] = (OUTPUT,),
+        *,
+        dtype: str = "float32",
+        n_threads: int | None = None,
     ) -> dict[str, F32]:
         """Run a batch and return the values at some nodes; computes only what they need.
 
@@ -294,12 +299,14 @@ class Network:
             What ``net.preprocess`` gives for each picture, stacked.
         record : str or iterable of str
             Names or aliases of nodes, or "output" (the default).
+        dtype : {"float32", "float64"}
+            "float64" computes in plain NumPy, node by node, from ``x`` as float64: slow, for verification.
         n_threads : int, optional
             See :func:`semanticlens.get_num_threads`; the values are the same for every number.
 
         Returns
         -------
-        dict of str to ndarray, float32
+        dict of str to ndarray, float32 (float64 where asked for)
             Under the names that were asked for, in their order.  Arrays of different nodes share no memory with each
             other or with ``x``; two names of one node give one array.
 
@@ -317,9 +324,26 @@ class Network:
             raise ValueError("record is empty: name at least one node, or leave it out for the output")
         targets = {name: self.resolve(name) for name in names}
         threads = resolve_threads(n_threads)
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
+        if dtype == "float64":
+            values = self._run_double(x, frozenset(targets.values()))
+            return {name: values[target] for name, target in targets.items()}
         batch = self._check_input(x)
         values = self._plan(frozenset(targets.values()), batch.shape[1:]).execute(batch, threads, self._scratch)
         return {name: values[target] for name, target in targets.items()}
+
+    def _run_double(self, x: ArrayLike, records: frozenset[str]) -> dict[str, NDArray[Any]]:
+        from semanticlens.nn.double import evaluate
+
+        array = np.asarray(x)
+        wide = array.astype(np.float64) if array.dtype == np.float32 else array
+        if wide.dtype != np.float64 and not self.takes_ids:
+            raise TypeError(f"x must be float64 or float32 for dtype='float64', not {array.dtype}")
+        narrow = self._check_input(array if self.takes_ids else array.astype(np.float32))
+        shape = narrow.shape[1:]
+        graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, shape)
+        return evaluate(graph, self.params, wide.astype(np.float64), records)
 
     def stream(
         self,
@@ -364,6 +388,8 @@ class Network:
         if hasattr(x, "detach"):  # a torch tensor, without importing torch
             x = x.detach().cpu()
         array = np.asarray(x)
+        if self.takes_ids:
+            return self._check_ids(array)
         if array.dtype != np.float32:
             raise TypeError(f"x must be float32, not {array.dtype}: {self._dtype_remedy(array.dtype)}")
         want = self.input_shape
@@ -380,6 +406,25 @@ class Network:
                 "do); leave it out or repair it"
             )
         return np.ascontiguousarray(array)
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether the input holds whole numbers, such as the tokens of texts (B, T), instead of measurements."""
+        readers = [(item.op, place) for item in self._graph for place, name in enumerate(item.node.inputs) if name == INPUT]
+        return any(op.name == "embedding" for op, _ in readers) and all(place in op.ids for op, place in readers)
+
+    def _check_ids(self, array: NDArray[Any]) -> F32:
+        """Whole numbers as the kernels take them: float32 holds each up to 2**24."""
+        if not np.issubdtype(array.dtype, np.integer):
+            raise TypeError(f"x must hold whole numbers such as token ids, not {array.dtype}: pass int64")
+        want = self.input_shape
+        if array.ndim != len(want) + 1 or any(dim not in (None, got) for dim, got in zip(want, array.shape[1:], strict=True)):
+            raise DataError(self._shape_message(array.shape))
+        if array.size == 0:
+            raise DataError(f"x has shape {array.shape}: it holds no ids")
+        if array.min() < 0 or array.max() >= 1 << 24:
+            raise DataError(f"ids must lie between 0 and {(1 << 24) - 1}, not between {array.min()} and {array.max()}")
+        return np.ascontiguousarray(array, dtype=np.float32)
 
     def _dtype_remedy(self, dtype: np.dtype[Any]) -> str:
         if dtype == np.uint8 and self.preprocess is not None:

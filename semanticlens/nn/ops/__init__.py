@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from semanticlens.nn.ops import layout, linear, norm, pointwise, pool
+from semanticlens.nn.ops import layout, linear, norm, pointwise, pool, tokens
 from semanticlens.nn.ops.norm import affine
 from semanticlens.nn.ops.table import (
     ACTIVATIONS,
@@ -36,4 +36,5 @@ __all__ = [
     "pointwise",
     "pool",
     "register_op",
+    "tokens",
 ]

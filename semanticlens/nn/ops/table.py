@@ -26,7 +26,18 @@ from semanticlens.nn.shapes import Attrs, Shape, Shapes
 F32 = NDArray[np.float32]
 Array = NDArray[Any]
 
-ACTIVATIONS = ("relu", "relu6", "sigmoid", "silu", "hardsigmoid", "hardswish")
+ACTIVATIONS = (  # what the kernels can apply while they write a result
+    "relu",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "hardsigmoid",
+    "hardswish",
+    "gelu",
+    "gelu_tanh",
+    "quick_gelu",
+    "tanh",
+)
 NOTHING: frozenset[str] = frozenset()
 INPUTS, RESULT = frozenset({"inputs"}), frozenset({"output"})  # what ``Op.keeps`` can name
 _REQUIRED = object()
@@ -116,6 +127,8 @@ class Op:
         Gradient of ``<grad, op(xs)>`` by each parameter, role -> array of its shape, summed over the batch.
     keeps : frozenset of {"inputs", "output"}
         What ``adjoint`` reads of the forward run.
+    ids : tuple of int
+        Inputs that may hold whole numbers, such as the tokens of a text; they arrive as float32.
     aten, onnx : tuple of str
         What the operation is called in the graphs of torch.export and in ONNX.
     """
@@ -139,6 +152,7 @@ class Op:
     adjoint: Adjoint | None = None
     parameter: Parameter | None = None
     keeps: frozenset[str] = NOTHING
+    ids: tuple[int, ...] = ()
     aten: tuple[str, ...] = ()
     onnx: tuple[str, ...] = ()
 
