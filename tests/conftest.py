@@ -12,6 +12,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # idle threads must not spin on a shared machine; read when the extension loads
 
 import importlib
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:   # as a shell's background jobs inherit it: the tests of interruption need the usual handler
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _drop_bare_source_tree() -> None:

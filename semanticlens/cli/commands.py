@@ -59,7 +59,7 @@ def _arrays(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # np.load(path) leaves a damaged file open
             return {name: file[name] for name in wanted if name in file.files}
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds; MemoryError: a shape that cannot be
         raise DataError(

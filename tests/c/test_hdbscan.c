@@ -116,7 +116,7 @@ neighbours(void)
         }
         CHECK(index[i * K] == i && nearer == K - 1);
     }
-    x[0] = NAN;
+    x[0] = (double)NAN;
     CHECK(sl_space_nearest(space, x, N, K, 0, N, index, found, 1) == SL_ERR_NUMERIC);
     CHECK(sl_space_nearest(space, x, N, N + 1, 0, N, index, found, 1) == SL_ERR_ARG);
     sl_space_free(space);

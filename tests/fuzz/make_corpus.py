@@ -2,7 +2,7 @@
 
     python tests/fuzz/make_corpus.py
 
-Files named found-* are inputs that once broke a parser; they are added by hand and kept.
+Files named found-* are inputs that once broke a parser.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from targets import MADE_OF
+from targets import MADE_OF, QUANTISED
 
 import semanticlens as sl
 from semanticlens.data import ImageArray
@@ -87,6 +87,35 @@ def weights() -> None:
     np.savez_compressed(seeds("npz") / "compressed.npz", a=np.asfortranarray(np.ones((3, 4), ">f8")), **{"module.b": np.array([True])})
 
 
+def quantised() -> None:
+    """A stem, a depthwise and a linear convolution with a sum, a mean over places and a classifier, in eight bits."""
+    arrays, nodes = {}, []
+    for name, op, inputs, shape, more in (
+        ("a", "conv", ["input"], (4, 3, 3, 3), {"stride": 2, "pad": "same", "groups": 1, "act": "relu6"}),
+        ("b", "dwconv", ["a"], (4, 1, 3, 3), {"stride": 1, "pad": 1, "groups": 4, "act": "relu"}),
+        ("c", "conv", ["b"], (4, 4, 1, 1), {"act": "none"}), ("d", "add", ["a", "c"], None, {}), ("e", "gap", ["d"], None, {}),
+        ("f", "conv", ["e"], (3, 4, 1, 1), {"act": "none"}),
+    ):
+        nodes.append({"name": name, "op": op, "inputs": inputs, **more})
+        if shape is not None:
+            arrays.update({f"{name}.q": RNG.integers(0, 255, shape, np.uint8), f"{name}.zp": np.array(128, np.int32),
+                           f"{name}.scale": np.array([0.01], np.float32), f"{name}.bias": np.zeros(shape[0], np.float32)})
+    np.savez_compressed(QUANTISED, **arrays)
+    graph = {"nodes": nodes, "output": "f", "resolution": 9, "classes": 3, "labels": ["x", "y", "z"]}
+    folder = seeds("quantised")
+    (folder / "words.json").write_text(json.dumps({**graph, "input": "NCHW float32, RGB, x/127.5-1"}))
+    (folder / "preprocess.json").write_text(json.dumps({**graph, "preprocess": Preprocess(size=(9, 9)).to_dict()}))
+    (folder / "found-resolution.json").write_text(json.dumps({**graph, "input": "NCHW float32, RGB, x/127.5-1", "resolution": 0}))
+
+
+def vectors() -> None:
+    folder = seeds("vectors")
+    images, texts = RNG.standard_normal((3, 4)).astype(np.float32), RNG.standard_normal((2, 4)).astype(np.float32)
+    np.savez(folder / "both.npz", images=images, texts=texts, names=np.array(["a", "b"]))
+    np.savez_compressed(folder / "texts.npz", texts=texts, names=np.array(["a", "b"]))
+    (folder / "found-cut.npz").write_bytes((folder / "both.npz").read_bytes()[:-30])
+
+
 def databases() -> None:
     images = ImageArray(RNG.integers(0, 255, (6, 8, 8, 3), np.uint8), labels=[0, 1, 0, 1, 0, 1], class_names=["no", "yes"])
     with warnings.catch_warnings():
@@ -126,5 +155,7 @@ if __name__ == "__main__":
     tensors()
     networks()
     weights()
+    quantised()
+    vectors()
     databases()
     pictures()

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+import semanticlens as sl
 from semanticlens._errors import DataError, MismatchError, ModelFileError, SemanticLensError
+from semanticlens.cli import commands
 from semanticlens.data import ImageArchive
 from semanticlens.data.decode import decode
 from semanticlens.io import TensorFile, read_tensors, write_tensors
@@ -33,6 +35,7 @@ from semanticlens.nn.load import bundle
 from semanticlens.nn.load.state_dict import load_state_dict
 
 FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+QUANTISED = Path(__file__).resolve().parent / "corpus" / "quantised.npz"      # the weights that every fuzzed graph stands beside
 SLACK = 1 << 20
 MADE_OF = {"network": {"fingerprint": "0"}, "parameters": {"top": 3}}
 
@@ -60,9 +63,9 @@ def signed(content: bytes, digest: Callable[[TensorFile], str], suffix: str = ""
             yield again
 
 
-def _names(error: Exception, what: str) -> None:
-    """A message must name what it is about."""
-    assert what in str(error), f"the message does not name {what}: {error}"
+def _names(error: Exception, *what: str) -> None:
+    """A message must name what it is about: one of these."""
+    assert any(one in str(error) for one in what), f"the message does not name {' or '.join(what)}: {error}"
 
 
 def tensors(content: bytes) -> None:
@@ -119,6 +122,31 @@ def checkpoint(content: bytes) -> None:
 def npz(content: bytes) -> None:
     """An .npz file of weights."""
     _state_dict(content, ".npz")
+
+
+def quantised(content: bytes) -> None:
+    """The graph beside quantised weights (nn.zoo.quantised): any text, with the weights of the committed seed."""
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        weights = Path(folder, "net.npz")
+        weights.write_bytes(QUANTISED.read_bytes())
+        weights.with_suffix(".json").write_bytes(content)
+        try:
+            net = sl.load(weights)
+        except SemanticLensError as error:
+            _names(error, "net.json")
+            return
+        repr(net.layers)
+
+
+def vectors(content: bytes) -> None:
+    """The .npz of image and text vectors that the shell commands read."""
+    with file_of(content, ".npz") as path:
+        try:
+            encoder = commands._encoder(str(path))
+        except DataError as error:
+            _names(error, str(path), "images", "texts")
+            return
+        assert encoder.fingerprint
 
 
 def examples(content: bytes) -> None:
@@ -214,4 +242,4 @@ def _small_pictures() -> Iterator[None]:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {target.__name__: target for target in (
-    tensors, graph, network, checkpoint, npz, examples, resume, database, archive, picture)}
+    tensors, graph, network, checkpoint, npz, quantised, vectors, examples, resume, database, archive, picture)}
