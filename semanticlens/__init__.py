@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from semanticlens.lens.collect import collect
     from semanticlens.lens.database import ConceptDB
     from semanticlens.lens.examples import ConceptExamples
+    from semanticlens.nn import edit
     from semanticlens.nn.load import load
     from semanticlens.nn.network import Network
 
@@ -56,6 +57,7 @@ __all__ = [
     "build_info",
     "collect",
     "data",
+    "edit",
     "encoders",
     "get_num_threads",
     "io",
@@ -71,6 +73,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
+    if name == "edit":
+        return importlib.import_module(f"{__name__}.nn.edit")
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     if name in _NAMES:

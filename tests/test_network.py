@@ -53,7 +53,7 @@ def test_merging_reuse_and_records_change_no_bit(seed: int) -> None:
     net, x = random_network(seed), batch(2, seed=seed)
     names = net.layers.names
     plain = compile_plan(net._graph, frozenset(names), IMAGE, net.params, net._prepare, fuse=False).execute(
-        x, 1, Scratch()
+        (x,), 1, Scratch()
     )
     assert np.array_equal(net(x), plain[net.output])
     rng = np.random.default_rng(seed)

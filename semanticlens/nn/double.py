@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semanticlens._errors import UnsupportedOperationError
+from semanticlens.nn.edit import Edits, apply_all
 from semanticlens.nn.graph import INPUT, Checked
 from semanticlens.nn.ops import Call
 
@@ -18,7 +19,11 @@ F64 = NDArray[np.float64]
 
 
 def evaluate(
-    graph: Sequence[Checked], params: Mapping[str, NDArray[Any]], x: F64, records: frozenset[str]
+    graph: Sequence[Checked],
+    params: Mapping[str, NDArray[Any]],
+    x: F64,
+    records: frozenset[str],
+    edits: Edits,
 ) -> dict[str, F64]:
     """The recorded values for a checked batch; graph with shapes that hold no None.
 
@@ -33,14 +38,15 @@ def evaluate(
     for item in reversed(graph):
         if item.node.name in needed:
             needed.update(item.node.inputs)
-    values: dict[str, F64] = {INPUT: x}
+    values: dict[str, F64] = {INPUT: apply_all(edits.get(INPUT, ()), x)}
     for i, item in enumerate(graph):
         if item.node.name not in needed:
             continue
-        values[item.node.name] = _node(item, values, shapes, params, len(x))
-        for name in item.node.inputs:
-            if last[name] <= i and name not in records:
-                values.pop(name, None)
+        name = item.node.name
+        values[name] = apply_all(edits.get(name, ()), _node(item, values, shapes, params, len(x)))
+        for source in item.node.inputs:
+            if last[source] <= i and source not in records:
+                values.pop(source, None)
     return {name: np.array(values[name], order="C") for name in records}
 
 

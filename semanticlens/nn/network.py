@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -14,22 +15,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semanticlens._errors import DataError, LayerNotFoundError, ModelFileError
+from semanticlens._errors import LayerNotFoundError, ModelFileError
 from semanticlens._kernels import resolve_threads
 from semanticlens._progress import track
 from semanticlens.io import sha256_of_arrays
+from semanticlens.nn.edit import Edit, by_node
 from semanticlens.nn.graph import (
     INPUT,
     OUTPUT,
     Checked,
     Node,
-    all_finite,
     check_graph,
     check_input_shape,
     check_name,
     check_params,
+    check_reached,
     check_values,
 )
+from semanticlens.nn.inputs import check_input
 from semanticlens.nn.layers import LayerInfo, Layers, shape_text
 from semanticlens.nn.plan import Plan, Scratch, compile_plan
 from semanticlens.nn.preprocess import Preprocess
@@ -118,7 +121,8 @@ class Network:
 
     def _start_caches(self, prepared: dict[str, Any], arrays_hash: str | None) -> None:
         self._lock = threading.Lock()
-        self._plans: dict[tuple[frozenset[str], tuple[int, ...]], Plan] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._edits: tuple[Edit, ...] = ()
         self._prepared = prepared
         self._scratch = Scratch()
         self._arrays_hash = arrays_hash
@@ -197,6 +201,7 @@ class Network:
         )
         other._allow_nonfinite = self._allow_nonfinite
         other._start_caches(self._prepared, self._arrays_hash)
+        other._edits = self._edits
         return other
 
     # ------------------------------------------------------------ looking
@@ -234,7 +239,7 @@ class Network:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of graph, preprocessing and parameters; name, aliases and labels do not enter."""
+        """SHA-256 (hexadecimal) of graph, preprocessing, parameters and edits; name, aliases and labels do not enter."""
         if self._fingerprint is None:
             self._fingerprint = hashlib.sha256(
                 f"{json.dumps(self._identity(), sort_keys=True)}\n{self._hash_arrays()}".encode()
@@ -245,12 +250,21 @@ class Network:
         from semanticlens.nn.load.bundle import graph_dict
 
         graph = graph_dict(self)
-        return {key: graph[key] for key in ("input", "output", "nodes", "preprocess")}
+        identity = {key: graph[key] for key in ("input", "output", "nodes", "preprocess")}
+        return {**identity, "edits": [edit.to_dict() for edit in self._edits]} if self._edits else identity
 
     def _hash_arrays(self) -> str:
         if self._arrays_hash is None:
             self._arrays_hash = sha256_of_arrays(self.params)
         return self._arrays_hash
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether the input holds whole numbers, such as the tokens of texts (B, T), instead of measurements."""
+        readers = [
+            (item.op, place) for item in self._graph for place, name in enumerate(item.node.inputs) if name == INPUT
+        ]
+        return any(op.name == "embedding" for op, _ in readers) and all(place in op.ids for op, place in readers)
 
     def resolve(self, name: str) -> str:
         """The node a name or alias stands for; "output" is the output, "input" the input.
@@ -288,6 +302,7 @@ class Network:
         x: ArrayLike,
         record: str | Iterable[str] = (OUTPUT,),
         *,
+        edits: Iterable[Edit] = (),
         dtype: str = "float32",
         n_threads: int | None = None,
     ) -> dict[str, F32]:
@@ -296,9 +311,11 @@ class Network:
         Parameters
         ----------
         x : ndarray of shape (B, *input_shape), float32
-            What ``net.preprocess`` gives for each picture, stacked.
+            What ``net.preprocess`` gives for each picture, stacked; token ids (B, T) as integers for networks of texts.
         record : str or iterable of str
             Names or aliases of nodes, or "output" (the default).
+        edits : iterable of Edit
+            What is changed on the way (see :mod:`semanticlens.edit`); records show edited values.
         dtype : {"float32", "float64"}
             "float64" computes in plain NumPy, node by node, from ``x`` as float64: slow, for verification.
         n_threads : int, optional
@@ -315,35 +332,128 @@ class Network:
         LayerNotFoundError
             If a name is not known or was folded away.
         DataError
-            If the shape is wrong, the batch is empty, or a value is NaN or infinite.
+            If the shape is wrong, the batch is empty, a value is NaN or infinite, or an edit does not fit.
+        ValueError
+            If an edit is at a node that none of the records depends on.
         TypeError
             If ``x`` is not float32.
         """
-        names = (record,) if isinstance(record, str) else tuple(record)
-        if not names:
-            raise ValueError("record is empty: name at least one node, or leave it out for the output")
-        targets = {name: self.resolve(name) for name in names}
+        targets = self._targets(record)
+        wanted = frozenset(targets.values())
         threads = resolve_threads(n_threads)
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
+        changed = by_node((*self._edits, *((edits,) if isinstance(edits, Edit) else edits)), self.resolve)
+        check_reached(self._graph, changed, wanted, (INPUT,))
         if dtype == "float64":
-            values = self._run_double(x, frozenset(targets.values()))
-            return {name: values[target] for name, target in targets.items()}
-        batch = self._check_input(x)
-        values = self._plan(frozenset(targets.values()), batch.shape[1:]).execute(batch, threads, self._scratch)
+            values = self._run_double(x, wanted, changed)
+        else:
+            batch = check_input(self, x)
+            plan = self._plan(wanted, batch.shape[1:], edited=frozenset(changed))
+            values = plan.execute((batch,), threads, self._scratch, changed)
         return {name: values[target] for name, target in targets.items()}
 
-    def _run_double(self, x: ArrayLike, records: frozenset[str]) -> dict[str, NDArray[Any]]:
+    def run_from(
+        self,
+        node: str,
+        value: ArrayLike,
+        record: str | Iterable[str] = (OUTPUT,),
+        *,
+        given: Mapping[str, ArrayLike] | None = None,
+        edits: Iterable[Edit] = (),
+        n_threads: int | None = None,
+    ) -> dict[str, F32]:
+        """Resume at a node from a stored value: run once to an edited node, then go on as often as needed.
+
+        Parameters
+        ----------
+        node : str
+            Name or alias, or "input".
+        value : ndarray of shape (B, *shape of the node), float32
+            What :meth:`run` recorded there, or anything of its shape.
+        record : str or iterable of str
+            As in :meth:`run`; nodes that come after ``node``, or itself.
+        given : mapping of str to ndarray, optional
+            Values of other nodes that are needed as well, where a branch passes by ``node``; the error that asks for
+            them names them, as :meth:`frontier` does.
+        edits : iterable of Edit
+            As in :meth:`run`.
+        n_threads : int, optional
+
+        Returns
+        -------
+        dict of str to ndarray, float32
+
+        Raises
+        ------
+        DataError
+            If values have the wrong shape, or a branch is missing; the message names the nodes.
+        """
+        from semanticlens.nn.resume import resume
+
+        return resume(self, {node: value, **(given or {})}, self._targets(record), edits, resolve_threads(n_threads))
+
+    def frontier(self, node: str, record: str | Iterable[str] = (OUTPUT,)) -> tuple[str, ...]:
+        """The other nodes whose values :meth:`run_from` needs to get from ``node`` to ``record``."""
+        from semanticlens.nn.resume import missing
+
+        return missing(self, (self.resolve(node),), frozenset(self._targets(record).values()))
+
+    def patch(
+        self,
+        x: ArrayLike,
+        source: ArrayLike,
+        sites: Iterable[Edit | str],
+        record: str = OUTPUT,
+        *,
+        n_threads: int | None = None,
+    ) -> F32:
+        """Activation patching: run ``x`` once per site, with what ``source`` gives there put in its place.
+
+        Parameters
+        ----------
+        x, source : ndarray of shape (B, *input_shape), float32
+            The inputs that are run and that values are taken from, sample by sample (or one source for all).
+        sites : iterable of str or Edit
+            Nodes, or parts of them as :func:`semanticlens.edit.ablate` names parts (``sl.edit.ablate(node, token=3)``).
+        record : str
+            The node whose value is returned.
+        n_threads : int, optional
+
+        Returns
+        -------
+        ndarray of shape (sites, B, *shape of the record), float32
+        """
+        from semanticlens.nn.resume import patch
+
+        return patch(self, x, source, sites, record, n_threads)
+
+    def edited(self, *edits: Edit) -> Network:
+        """This network with edits that every run applies (before those of the run); its fingerprint names them."""
+        other = copy.copy(self)
+        other._edits = (*self._edits, *edits)
+        by_node(other._edits, self.resolve)
+        other._lock, other._fingerprint = threading.Lock(), None
+        return other
+
+    def _targets(self, record: str | Iterable[str]) -> dict[str, str]:
+        names = (record,) if isinstance(record, str) else tuple(record)
+        if not names:
+            raise ValueError("record is empty: name at least one node, or leave it out for the output")
+        return {name: self.resolve(name) for name in names}
+
+    def _run_double(
+        self, x: ArrayLike, records: frozenset[str], edits: Mapping[str, Sequence[Edit]]
+    ) -> dict[str, NDArray[Any]]:
         from semanticlens.nn.double import evaluate
 
         array = np.asarray(x)
-        wide = array.astype(np.float64) if array.dtype == np.float32 else array
-        if wide.dtype != np.float64 and not self.takes_ids:
+        if array.dtype not in (np.float32, np.float64) and not self.takes_ids:
             raise TypeError(f"x must be float64 or float32 for dtype='float64', not {array.dtype}")
-        narrow = self._check_input(array if self.takes_ids else array.astype(np.float32))
+        narrow = check_input(self, array if self.takes_ids else array.astype(np.float32))
         shape = narrow.shape[1:]
         graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, shape)
-        return evaluate(graph, self.params, wide.astype(np.float64), records)
+        return evaluate(graph, self.params, array.astype(np.float64), records, edits)
 
     def stream(
         self,
@@ -361,12 +471,22 @@ class Network:
         for ids, x in track(batches, progress=progress, total=total, what=self.name or "network", unit="batch"):
             yield ids, self.run(x, record, n_threads=n_threads)
 
-    def _plan(self, records: frozenset[str], input_shape: tuple[int, ...]) -> Plan:
-        key = (records, input_shape)
+    def _plan(
+        self,
+        records: frozenset[str],
+        input_shape: tuple[int, ...],
+        *,
+        sources: Mapping[str, tuple[int, ...]] | None = None,
+        edited: frozenset[str] = frozenset(),
+        graph: Sequence[Checked] | None = None,
+    ) -> Plan:
+        key = (records, input_shape, tuple((sources or {}).items()), edited)
         plan = self._plans.get(key)
         if plan is None:
-            graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, input_shape)
-            plan = compile_plan(graph, records, input_shape, self.params, self._prepare)
+            if graph is None:
+                fixed = None not in self.input_shape
+                graph = self._graph if fixed else check_graph(self.nodes, self.params, input_shape)
+            plan = compile_plan(graph, records, input_shape, self.params, self._prepare, sources=sources, edited=edited)
             with self._lock:
                 if len(self._plans) >= MAX_PLANS:
                     self._plans.pop(next(iter(self._plans)))
@@ -384,84 +504,14 @@ class Network:
                 )
             return self._prepared[item.node.name]
 
-    def _check_input(self, x: ArrayLike) -> F32:
-        if hasattr(x, "detach"):  # a torch tensor, without importing torch
-            x = x.detach().cpu()
-        array = np.asarray(x)
-        if self.takes_ids:
-            return self._check_ids(array)
-        if array.dtype != np.float32:
-            raise TypeError(f"x must be float32, not {array.dtype}: {self._dtype_remedy(array.dtype)}")
-        want = self.input_shape
-        if array.ndim != len(want) + 1 or any(
-            dim is not None and dim != got for dim, got in zip(want, array.shape[1:], strict=True)
-        ):
-            raise DataError(self._shape_message(array.shape))
-        if array.size == 0:
-            raise DataError(f"x has shape {array.shape}: the batch is empty; pass at least one sample")
-        if not all_finite(array):
-            bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
-            raise DataError(
-                f"sample {bad[0]} of the batch holds NaN or infinite values ({bad.size} of {len(array)} samples "
-                "do); leave it out or repair it"
-            )
-        return np.ascontiguousarray(array)
-
-    @property
-    def takes_ids(self) -> bool:
-        """Whether the input holds whole numbers, such as the tokens of texts (B, T), instead of measurements."""
-        readers = [(item.op, place) for item in self._graph for place, name in enumerate(item.node.inputs) if name == INPUT]
-        return any(op.name == "embedding" for op, _ in readers) and all(place in op.ids for op, place in readers)
-
-    def _check_ids(self, array: NDArray[Any]) -> F32:
-        """Whole numbers as the kernels take them: float32 holds each up to 2**24."""
-        if not np.issubdtype(array.dtype, np.integer):
-            raise TypeError(f"x must hold whole numbers such as token ids, not {array.dtype}: pass int64")
-        want = self.input_shape
-        if array.ndim != len(want) + 1 or any(dim not in (None, got) for dim, got in zip(want, array.shape[1:], strict=True)):
-            raise DataError(self._shape_message(array.shape))
-        if array.size == 0:
-            raise DataError(f"x has shape {array.shape}: it holds no ids")
-        if array.min() < 0 or array.max() >= 1 << 24:
-            raise DataError(f"ids must lie between 0 and {(1 << 24) - 1}, not between {array.min()} and {array.max()}")
-        return np.ascontiguousarray(array, dtype=np.float32)
-
-    def _dtype_remedy(self, dtype: np.dtype[Any]) -> str:
-        if dtype == np.uint8 and self.preprocess is not None:
-            return f"pass pictures through net.preprocess, which gives {self.preprocess}"
-        if dtype == np.uint8:
-            return "8-bit pixels must be scaled as in training first (this network carries no preprocess)"
-        return (
-            "convert with x.astype(np.float32) if the loss of digits is meant"
-            if np.issubdtype(dtype, np.number)
-            else "pass numbers"
-        )
-
-    def _shape_message(self, shape: tuple[int, ...]) -> str:
-        want = self.input_shape
-        text = f"x has shape {shape}, the network {self.name!r} takes (batch, {shape_text(want)[1:]}"
-        if len(shape) == len(want):
-            return f"{text}; for one sample pass x[None]"
-        if len(want) == 3 and len(shape) == 4:
-            if shape[1] != want[0]:
-                text += f": expected {want[0]} channels, got {shape[1]}"
-                if shape[3] == want[0]:
-                    text += " (channels are last here; transpose to x.transpose(0, 3, 1, 2))"
-            else:
-                text += f": expected {want[1]} x {want[2]} pixels, got {shape[2]} x {shape[3]}"
-                text += " (net.with_input_size gives a network for another size)"
-        return text + (
-            f"; net.preprocess gives {self.preprocess.output_shape} from a picture"
-            if self.preprocess is not None
-            else ""
-        )
-
     # ------------------------------------------------------------ saving and showing
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network as one bundle file (safetensors with the graph in its metadata), atomically."""
         from semanticlens.nn.load.bundle import write_bundle
 
+        if self._edits:
+            raise ValueError("a bundle holds a network, not edits; save the network they were made from")
         write_bundle(self, path)
 
     def __repr__(self) -> str:
@@ -490,6 +540,7 @@ class Network:
                 "folded": dict(self.folded),
                 "allow_nonfinite": self._allow_nonfinite,
             },
+            self._edits,
         )
 
     def values_per_sample(self) -> int:
@@ -497,5 +548,8 @@ class Network:
         return sum(math.prod(dim or 0 for dim in item.shape) for item in self._graph)
 
 
-def _rebuild(nodes: tuple[Node, ...], params: dict[str, F32], options: dict[str, Any]) -> Network:
-    return Network(nodes, params, **options)
+def _rebuild(
+    nodes: tuple[Node, ...], params: dict[str, F32], options: dict[str, Any], edits: tuple[Edit, ...] = ()
+) -> Network:
+    net = Network(nodes, params, **options)
+    return net.edited(*edits) if edits else net
