@@ -36,6 +36,7 @@ from semanticlens.nn.inputs import check_input
 from semanticlens.nn.layers import LayerInfo, Layers, shape_text
 from semanticlens.nn.plan import Plan, Scratch, compile_plan
 from semanticlens.nn.preprocess import Preprocess
+from semanticlens.nn.summary import Summary
 
 __all__ = ["Network", "Node"]
 
@@ -226,6 +227,25 @@ class Network:
             ],
             self.aliases,
         )
+
+    def summary(self, input_shape: Sequence[int] | None = None) -> Summary:
+        """Nodes with shapes, parameters and operations for one sample; prints as a table.
+
+        Parameters
+        ----------
+        input_shape : sequence of int, optional
+            The input without the batch, where the network takes any size: operations depend on it.
+        """
+        from semanticlens.nn.summary import summarise
+
+        if input_shape is None:
+            return summarise(self, self._graph, self.input_shape)
+        shape = tuple(input_shape)
+        if len(shape) != len(self.input_shape) or any(
+            dim not in (None, got) for dim, got in zip(self.input_shape, shape, strict=True)
+        ):
+            raise ValueError(f"input_shape={shape}: the network takes {shape_text(self.input_shape)}")
+        return summarise(self, check_graph(self.nodes, self.params, shape), shape)
 
     @property
     def n_params(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,8 +113,12 @@ def _constant(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int
     return out
 
 
-register_op(Op("identity", _identity, shapes.unary_shape, view=True, numpy=_as_plain(_identity), onnx=("Identity",)))
-register_op(
+def _register(op: Op) -> None:
+    register_op(replace(op, flops=lambda attrs, params, inputs, shape: 0))
+
+
+_register(Op("identity", _identity, shapes.unary_shape, view=True, numpy=_as_plain(_identity), onnx=("Identity",)))
+_register(
     Op(
         "concat",
         _concat,
@@ -126,7 +131,7 @@ register_op(
         onnx=("Concat",),
     )
 )
-register_op(
+_register(
     Op(
         "flatten",
         _flatten,
@@ -138,7 +143,7 @@ register_op(
         onnx=("Flatten",),
     )
 )
-register_op(
+_register(
     Op(
         "reshape",
         _reshape,
@@ -150,7 +155,7 @@ register_op(
         onnx=("Reshape", "Squeeze", "Unsqueeze"),
     )
 )
-register_op(
+_register(
     Op(
         "slice2d",
         _slice2d,
@@ -161,7 +166,7 @@ register_op(
         onnx=("Slice",),
     )
 )
-register_op(
+_register(
     Op(
         "pad",
         _pad,
@@ -178,7 +183,7 @@ register_op(
 )
 _AXIS = check.integer(-check.MAX_RANK, check.MAX_RANK)
 _PLACE = check.integer(-check.LIMIT, check.LIMIT)
-register_op(
+_register(
     Op(
         "permute",
         _permute,
@@ -189,7 +194,7 @@ register_op(
         onnx=("Transpose",),
     )
 )
-register_op(
+_register(
     Op(
         "slice",
         _slice,
@@ -206,7 +211,7 @@ register_op(
         onnx=("Slice", "Split"),
     )
 )
-register_op(
+_register(
     Op(
         "select",
         _select,
@@ -218,7 +223,7 @@ register_op(
         onnx=("Gather",),
     )
 )
-register_op(
+_register(
     Op(
         "expand",
         _expand,
@@ -229,7 +234,7 @@ register_op(
         onnx=("Expand",),
     )
 )
-register_op(
+_register(
     Op(
         "roll",
         _roll,
@@ -243,7 +248,7 @@ register_op(
         aten=("roll",),
     )
 )
-register_op(
+_register(
     Op(
         "pad_axes",
         _pad_axes,
@@ -259,7 +264,7 @@ register_op(
         onnx=("Pad",),
     )
 )
-register_op(
+_register(
     Op(
         "constant",
         _constant,

@@ -83,6 +83,7 @@ Plain = Callable[[Call, Sequence[Array]], Array]
 Adjoint = Callable[[Call, Sequence[F32], F32, F32, Sequence[bool], int], "Sequence[F32 | None]"]
 Parameter = Callable[[Call, Sequence[F32], F32, F32, int], Mapping[str, F32]]
 ShapeRule = Callable[[Attrs, Shapes, Sequence[Shape]], Shape]
+Flops = Callable[[Attrs, Shapes, Sequence["tuple[int, ...]"], "tuple[int, ...]"], int]
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ class Op:
         Gradient of ``<grad, op(xs)>`` by each parameter, role -> array of its shape, summed over the batch.
     keeps : frozenset of {"inputs", "output"}
         What ``adjoint`` reads of the forward run.
+    flops : callable (attrs, parameter shapes, input shapes, output shape) -> int, optional
+        Arithmetic operations for one sample, a multiply-add counted as two; one per value of the result if left out.
     ids : tuple of int
         Inputs that may hold whole numbers, such as the tokens of a text; they arrive as float32.
     aten, onnx : tuple of str
@@ -152,6 +155,7 @@ class Op:
     adjoint: Adjoint | None = None
     parameter: Parameter | None = None
     keeps: frozenset[str] = NOTHING
+    flops: Flops | None = None
     ids: tuple[int, ...] = ()
     aten: tuple[str, ...] = ()
     onnx: tuple[str, ...] = ()

@@ -115,6 +115,7 @@ register_op(
         inputs=(2, 2),
         takes_out=False,
         numpy=_matmul,
+        flops=lambda attrs, params, inputs, shape: 2 * math.prod(shape) * inputs[0][-2 if attrs["transpose_a"] else -1],
         aten=("matmul", "bmm"),
         onnx=("MatMul",),
     )
@@ -128,6 +129,8 @@ register_op(
         attrs={"scale": Attr(check.number(), None), "causal": Attr(check.flag, False)},
         inputs=(3, 4),
         numpy=_plain_attention,
+        flops=lambda attrs, params, inputs, shape: 2 * math.prod(inputs[0]) * inputs[1][-2]
+        + 2 * math.prod(shape) * inputs[1][-2],
         aten=("scaled_dot_product_attention",),
         onnx=("Attention",),
     )
