@@ -109,6 +109,7 @@ CASES: dict[str, list[Network]] = {
     "slice": [unary("slice", axis=2, start=1, stop=-1, step=2), unary("slice", axis=-1, stop=2)],
     "select": [unary("select", axis=2, index=-1), unary("select", axis=1, index=0)],
     "expand": [build((3, 1, 5), Node("y", "expand", attrs={"shape": (3, 4, 5)}))],
+    "repeat": [unary("repeat", axis=1, times=2), unary("repeat", axis=-1, times=3)],
     "roll": [unary("roll", shifts=(1, -2), axes=(2, 3))],
     "constant": [
         build(

@@ -326,6 +326,13 @@ def select_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape
     return (*inputs[0][:axis], *inputs[0][axis + 1 :])
 
 
+def repeat_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Each place of an axis several times."""
+    axis = _axis(attrs["axis"], len(inputs[0])) - 1
+    size = inputs[0][axis]
+    return (*inputs[0][:axis], None if size is None else size * attrs["times"], *inputs[0][axis + 1 :])
+
+
 def expand_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
     """The given shape, which the value is spread over."""
     shape = attrs["shape"]

@@ -266,6 +266,16 @@ _register(
 )
 _register(
     Op(
+        "repeat",
+        shape=shapes.repeat_shape,
+        attrs={"axis": Attr(_AXIS), "times": Attr(check.integer(1))},
+        takes_out=False,
+        resolve=shapes.resolve_axis,
+        numpy=lambda call, xs: np.repeat(xs[0], call.attrs["times"], call.attrs["axis"]),
+    )
+)
+_register(
+    Op(
         "constant",
         _constant,
         shapes.constant_shape,
