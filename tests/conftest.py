@@ -12,6 +12,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # idle threads must not spin on a shared machine; read when the extension loads
 
 import importlib
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:   # as a shell's background jobs inherit it: the tests of interruption need the usual handler
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _drop_bare_source_tree() -> None:
@@ -68,3 +71,14 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder at {folder}: set SEMANTICLENS_DATA to run this test")
     return folder
+
+
+@pytest.fixture
+def forget_ops() -> Iterator[None]:
+    """Take back what a test puts into the table of operations."""
+    from semanticlens.nn.ops import OPS
+
+    before = dict(OPS)
+    yield
+    OPS.clear()
+    OPS.update(before)

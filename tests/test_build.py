@@ -21,7 +21,7 @@ import pytest
 
 import semanticlens
 from semanticlens import _core, _kernels
-from semanticlens._kernels import alignment, collect, lens, nn
+from semanticlens._kernels import alignment, collect, lens, nn, transformer
 from semanticlens.alignment.clustering import HDBSCAN
 from semanticlens.alignment.membership import new_membership, soft_membership
 
@@ -203,6 +203,9 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
         "add": lambda: nn.add(x, x, n_threads=2),
         "multiply": lambda: nn.multiply(x, x, n_threads=2),
         "softmax": lambda: nn.softmax(dense, n_threads=2),
+        "norm_rows": lambda: transformer.norm_rows(dense, None, dense[0], eps=1e-5, n_threads=2),
+        "group_norm": lambda: transformer.group_norm(x, 4, channels, None, eps=1e-5, n_threads=2),
+        "attention": lambda: transformer.attention(x, x, x, scale=0.5, causal=True, n_threads=2),
         "reduce_positions": lambda: nn.reduce_positions(x.reshape(2, 8 * size, -1), "absmax", n_threads=2),
         "topm": lambda: (top.update(dense, ids, n_threads=2), top.flush(n_threads=2), top.scores.shape),
         "class_top": lambda: best.update(dense, ids % 3, n_threads=2),
@@ -232,6 +235,7 @@ def refused() -> dict[str, Callable[[], Any]]:
         "conv2d, other channels": lambda: nn.conv2d(x, np.zeros((2, 4, 3, 3), np.float32)),
         "conv2d, strided output": lambda: nn.conv2d(x, x[:, :, :1, :1].copy(), out=np.zeros((2, 2, 4, 8), np.float32)[..., ::2]),
         "pool2d, empty window": lambda: nn.pool2d(x, "max", (0, 1), stride=(1, 1)),
+        "attention, other features": lambda: transformer.attention(x, x, x[:, :, :, :2].copy()[:, :, :2], scale=1.0),
         "add, float64": lambda: _core.add(x, x.astype(np.float64)),
         "clarity, other ids": lambda: lens.clarity(np.zeros((2, 3, 4), np.float32), np.zeros((3, 3), np.int64)),
         "top_labels, other width": lambda: lens.top_labels(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32), 1),

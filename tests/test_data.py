@@ -117,7 +117,7 @@ def _png(width, height):
     ("content", "message"),
     [
         (b"", r"name.png: the file is empty \(0 bytes\); remove or repair it, or pass on_error='skip'"),
-        (b"not a picture", "name.png: cannot be read as a picture"),
+        (b"not a picture", "name.png: cannot be read as a picture: its bytes are of no known picture format; remove"),
         (encoded(picture(0, (64, 64)))[:700], "name.png: cannot be read as a picture"),
         (encoded(picture(0, (64, 64)), "JPEG")[:300], "name.png: cannot be read as a picture"),
         (_png(0, 4), "name.png: cannot be read as a picture"),

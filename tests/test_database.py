@@ -148,6 +148,11 @@ def test_unusable_embeddings_warn_once_and_are_left_out(examples, images):
         np.testing.assert_allclose(db["conv.2"].vectors[k], vectors[[i for i in row if i not in used[:2]]].mean(0), rtol=1e-5, atol=1e-6)
 
 
+def test_no_finite_embedding_at_all_is_an_error(examples, images):
+    with pytest.raises(sl.DataError, match=r"the vectors of all \d+ pictures in encoder 'holes' hold NaN"):
+        sl.ConceptDB.build(examples, images, Arrays(images=np.full_like(VECTORS, np.nan), name="holes"))
+
+
 # ---------------------------------------------------------------- keeping
 
 

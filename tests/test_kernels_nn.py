@@ -463,4 +463,4 @@ def test_the_tier_is_one_this_machine_has():
 
 
 def test_fma_peak_is_a_rate():
-    assert 1e9 < _core.fma_peak(0.002) < 1e13
+    assert 1e8 < _core.fma_peak(0.002) < 1e13                # 9e8 was seen under sanitizers

@@ -225,12 +225,15 @@ make_region(const sl_conv_plan *p, const cut *t, ptrdiff_t from, ptrdiff_t to)
     return r;
 }
 
-/* A panel of the patch matrix into dst.  Behind the last channel of x nothing may be read, so the last row of a direct panel is copied to the float. */
+/* A panel of the patch matrix into dst.  pack_runs reads up to a vector behind a run, and behind the last channel of x nothing may be read: the
+ * last rows of a direct panel, as many as such a read can reach over, are copied to the float. */
 static void
-pack_panel(const cut *t, const sl_tier *tier, const workspace *w, ptrdiff_t panel, ptrdiff_t depth, float *dst)
+pack_panel(const sl_conv_plan *p, const cut *t, const sl_tier *tier, const workspace *w, ptrdiff_t panel,
+           ptrdiff_t depth, float *dst)
 {
     const sl_run *runs = w->runs + w->first_run[panel];
     const ptrdiff_t n = w->first_run[panel + 1] - w->first_run[panel];
+    const ptrdiff_t exact = sl_min(depth, (t->lanes - 1 + p->pixels - 1) / p->pixels);
 
     if (runs[n - 1].column + runs[n - 1].length < tier->nr) { /* unused columns stay finite */
         memset(dst, 0, (size_t)(depth * tier->nr) * sizeof *dst);
@@ -239,10 +242,12 @@ pack_panel(const cut *t, const sl_tier *tier, const workspace *w, ptrdiff_t pane
         tier->pack_runs(runs, n, w->offsets, depth, dst);
         return;
     }
-    tier->pack_runs(runs, n, w->offsets, depth - 1, dst);
-    for (ptrdiff_t i = 0; i < n; i++) {
-        memcpy(dst + (depth - 1) * tier->nr + runs[i].column, runs[i].source + w->offsets[depth - 1],
-               (size_t)runs[i].length * sizeof *dst);
+    tier->pack_runs(runs, n, w->offsets, depth - exact, dst);
+    for (ptrdiff_t k = depth - exact; k < depth; k++) {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            memcpy(dst + k * tier->nr + runs[i].column, runs[i].source + w->offsets[k],
+                   (size_t)runs[i].length * sizeof *dst);
+        }
     }
 }
 
@@ -299,7 +304,7 @@ run_block(const sl_conv_plan *p, const cut *t, const sl_conv_args *args, const s
             float *packed = w->panels + (t->slots > 1 ? panel : 0) * t->panel_floats;
             const ptrdiff_t n = list_pieces(p, q, sl_min(q + nr, r->to), pieces);
             if (i == 0) {
-                pack_panel(t, tier, w, panel, depth, packed);
+                pack_panel(p, t, tier, w, panel, depth, packed);
                 if (t->direct && args->part.seen != SL_SEEN_PLAIN) {
                     tier->map_variant(packed, depth * nr, args->part, packed);
                 }

@@ -132,8 +132,29 @@ clarity_of(const score_work *w, ptrdiff_t used, ptrdiff_t d, const float *weight
     return clarity > 1.0 ? 1.0 : clarity;
 }
 
-sl_status
-sl_clarity_f32(const sl_examples *x, const float *weights, double *clarity, int64_t *used, int n_threads)
+/* What is made of each component: clarity[k], or the vector (d) of row k. */
+typedef struct {
+    double *clarity;
+    float *vectors;
+    int normalize;
+} score_output;
+
+static void
+mean_vector(const score_work *w, ptrdiff_t used, ptrdiff_t d, const float *weights, int normalize,
+            const struct sl_lens_loops *loops, float *vector)
+{
+    double total, squares;
+
+    row_scales(w, used, weights, normalize, &total, &squares);
+    loops->weighted_sum(w->rows, w->scale, used, d, w->sum);
+    for (ptrdiff_t j = 0; j < d; j++) {
+        vector[j] = total > 0.0 ? (float)(w->sum[j] / total) : NAN;
+    }
+}
+
+/* The walk over the components that both functions below share: checks, memory of the threads, usable rows. */
+static sl_status
+each_component(const sl_examples *x, const float *weights, score_output out, int64_t *used, int n_threads)
 {
     const struct sl_lens_loops *loops = sl_tier_get()->lens;
     const int threads = sl_threads(n_threads);
@@ -155,7 +176,13 @@ sl_clarity_f32(const sl_examples *x, const float *weights, double *clarity, int6
     for (ptrdiff_t k = 0; k < x->K; k++) {
         const score_work w = work_of_thread(memory, stride, x->m);
         const ptrdiff_t n = sl_usable_rows(x, k, loops, w.rows, w.places, w.squares);
-        clarity[k] = clarity_of(&w, n, x->d, weights != NULL ? weights + k * x->m : NULL, loops);
+        const float *own = weights != NULL ? weights + k * x->m : NULL;
+
+        if (out.clarity != NULL) {
+            out.clarity[k] = clarity_of(&w, n, x->d, own, loops);
+        } else {
+            mean_vector(&w, n, x->d, own, out.normalize, loops, out.vectors + k * x->d);
+        }
         used[k] = n;
     }
     sl_free(memory);
@@ -163,39 +190,14 @@ sl_clarity_f32(const sl_examples *x, const float *weights, double *clarity, int6
 }
 
 sl_status
+sl_clarity_f32(const sl_examples *x, const float *weights, double *clarity, int64_t *used, int n_threads)
+{
+    return each_component(x, weights, (score_output){.clarity = clarity}, used, n_threads);
+}
+
+sl_status
 sl_concept_vectors_f32(const sl_examples *x, const float *weights, int normalize, float *vectors, int64_t *used,
                        int n_threads)
 {
-    const struct sl_lens_loops *loops = sl_tier_get()->lens;
-    const int threads = sl_threads(n_threads);
-    sl_status status = sl_examples_check(x);
-    ptrdiff_t stride;
-    char *memory = NULL;
-
-    if (status == SL_OK && (n_threads < 1 || !weights_are_usable(weights, x->K * x->m))) {
-        status = SL_ERR_ARG;
-    }
-    if (status != SL_OK) {
-        return status;
-    }
-    memory = work_alloc(x->m, x->d, threads, &stride);
-    if (memory == NULL) {
-        return SL_ERR_NOMEM;
-    }
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (ptrdiff_t k = 0; k < x->K; k++) {
-        const score_work w = work_of_thread(memory, stride, x->m);
-        const ptrdiff_t n = sl_usable_rows(x, k, loops, w.rows, w.places, w.squares);
-        float *vector = vectors + k * x->d;
-        double total, squares;
-
-        row_scales(&w, n, weights != NULL ? weights + k * x->m : NULL, normalize, &total, &squares);
-        loops->weighted_sum(w.rows, w.scale, n, x->d, w.sum);
-        for (ptrdiff_t j = 0; j < x->d; j++) {
-            vector[j] = total > 0.0 ? (float)(w.sum[j] / total) : NAN;
-        }
-        used[k] = n;
-    }
-    sl_free(memory);
-    return SL_OK;
+    return each_component(x, weights, (score_output){.vectors = vectors, .normalize = normalize}, used, n_threads);
 }

@@ -15,7 +15,10 @@ F32 = NDArray[np.float32]
 
 def norm_rows(x: F32, weight: F32 | None, bias: F32 | None, *, eps: float, centred: bool = True, out: F32 | None = None,
               n_threads: int | None = None) -> F32:
-    """Layer norm (centred) or RMS norm over the last axis: ``(x - m) / sqrt(mean((x - m)**2) + eps) * weight + bias``; ``out`` may be ``x``."""
+    """Layer norm (centred) or RMS norm over the last axis; ``out`` may be ``x``.
+
+    ``(x - m) / sqrt(mean((x - m)**2) + eps) * weight + bias`` with the mean m, or 0 where not centred.
+    """
     return _core.norm_rows(x, weight, bias, eps, centred, out, resolve_threads(n_threads))
 
 
@@ -45,6 +48,6 @@ def attention(q: F32, k: F32, v: F32, bias: F32 | None = None, *, scale: float, 
     """
     shape = (*q.shape[:-1], v.shape[-1])
     pairs = math.prod(q.shape[:-2])
-    y = _core.attention(*(a.reshape(pairs, *a.shape[-2:]) if a.shape[:-2] == q.shape[:-2] else a for a in (q, k, v)), bias,
-                        scale, causal, None if out is None else out.reshape(pairs, *shape[-2:]), resolve_threads(n_threads))
-    return y.reshape(shape)
+    q, k, v = (a.reshape(pairs, *a.shape[-2:]) if a.shape[:-2] == q.shape[:-2] else a for a in (q, k, v))
+    into = None if out is None else out.reshape(pairs, *shape[-2:])
+    return _core.attention(q, k, v, bias, scale, causal, into, resolve_threads(n_threads)).reshape(shape)

@@ -15,7 +15,7 @@ _ERFC = np.frompyfunc(math.erfc, 1, 1)
 
 def normal(x: Array) -> Array:
     """Phi(x), the normal distribution."""
-    return (_ERFC(np.asarray(x, np.float64) / -math.sqrt(2)) / 2).astype(x.dtype)
+    return np.asarray(_ERFC(np.asarray(x, np.float64) / -math.sqrt(2)) / 2).astype(x.dtype)
 
 
 ACTIVATIONS: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from semanticlens._errors import DataError
 
@@ -38,6 +38,8 @@ def decode(content: bytes, name: str) -> Image.Image:
         ) from None
     except MemoryError:
         raise
+    except UnidentifiedImageError:  # Pillow's own text names the buffer, not the file
+        raise DataError(f"{name}: cannot be read as a picture: its bytes are of no known picture format; {REMEDY}") from None
     except (
         Exception
     ) as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...

@@ -125,8 +125,13 @@ def layer_record(name: str, layer: Any) -> dict[str, Any]:
 
 
 def warn_unusable(vectors: NDArray[np.float32], encoder: Encoder) -> None:
-    """One warning with the number of pictures whose vector is NaN, infinite or of length 0."""
-    bad = int((~np.isfinite(vectors).all(axis=1) | (vectors == 0).all(axis=1)).sum())
+    """One warning with the number of pictures whose vector is NaN, infinite or of length 0; an error if none is finite."""
+    finite = np.isfinite(vectors).all(axis=1)
+    if len(vectors) and not finite.any():
+        raise DataError(
+            f"the vectors of all {len(vectors)} pictures in encoder {encoder.name!r} hold NaN or infinite values: check how they were made"
+        )
+    bad = int((~finite | (vectors == 0).all(axis=1)).sum())
     if bad:
         warnings.warn(
             f"{bad} of {len(vectors)} pictures have no usable vector in encoder {encoder.name!r} (NaN, infinite or of length 0); "

@@ -231,12 +231,16 @@ class Walk:
         grad, op, call = arrived.array, link.head.op, link.call
         if link.name in self.wrt:
             self._find(link.name, arrived)
+        needed = [source in self.route.wanted and _differentiable(link.head, i) for i, source in enumerate(link.sources)]
+        own = self.params and bool(link.head.node.params)
+        if not own and not any(needed):  # asked for by name, and nothing behind it is
+            self.meter.drop(arrived.array)
+            return
         if call.activation != "none" and not arrived.masked:
             grad = self._slope(link, arrived)
-        needed = [source in self.route.wanted for source in link.sources]
         if len(needed) > link.own and needed[-1]:
             self._arrive(link.sources[-1], grad, owned=False)
-        if self.params and link.head.node.params:
+        if own:
             self._parameters(link, grad)
         if op.name in _CUT_OFF and arrived.masked:
             self._arrive(link.sources[0], grad, owned=arrived.owned)
@@ -364,7 +368,7 @@ def _links_single(
     net: Network, route: Route, x: Array, of: str, wrt: frozenset[str], n_threads: int
 ) -> tuple[list[Link], dict[str, Array], int]:
     plan = net._gradient_plan(route, of, wrt, x.shape[1:])
-    values = plan.execute(x, n_threads, net._scratch, share=True)
+    values = plan.execute([x], n_threads, net._scratch, share=True)
     links = [Link(step.name, step.head, step.call, step.sources) for step in plan.steps]
     return links, values, 4 * len(x) * plan.block
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from semanticlens.nn.ops import layout, linear, norm, pointwise, pool  # isort: skip
-from semanticlens.nn.ops import back_layout, back_linear, back_pointwise  # isort: skip
+from semanticlens.nn.ops import layout, linear, norm, pointwise, pool, tokens  # isort: skip
+from semanticlens.nn.ops import back_layout, back_linear, back_pointwise, back_tokens  # isort: skip
 from semanticlens.nn.ops.norm import affine
 from semanticlens.nn.ops.table import (
     ACTIVATIONS,
@@ -31,6 +31,7 @@ __all__ = [
     "back_layout",
     "back_linear",
     "back_pointwise",
+    "back_tokens",
     "attributes",
     "layout",
     "linear",
@@ -40,4 +41,5 @@ __all__ = [
     "pointwise",
     "pool",
     "register_op",
+    "tokens",
 ]

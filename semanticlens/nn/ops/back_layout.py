@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from semanticlens._kernels import adjoint as kernels
 from semanticlens._reference import adjoint as plain
-from semanticlens.nn.ops.table import INPUTS, Adjoint, Array, Call, differentiate
+from semanticlens.nn.ops.back_pointwise import unbroadcast
+from semanticlens.nn.ops.table import INPUTS, RESULT, Adjoint, Array, Call, differentiate
 
 
 def _reshaped(
@@ -78,6 +80,69 @@ def _mean(
     return [np.ascontiguousarray(np.broadcast_to(g, shape))]
 
 
+def _sum(
+    call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
+) -> Sequence[Array | None]:
+    shape, axes = xs[0].shape, [axis % xs[0].ndim for axis in call.attrs["axes"]]
+    return [np.ascontiguousarray(np.broadcast_to(kept_axes(grad, shape, axes, call.attrs["keepdims"]), shape))]
+
+
+def _max(
+    call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
+) -> Sequence[Array | None]:
+    """Spread evenly over the places that hold the maximum, as torch's amax does."""
+    shape, axes = xs[0].shape, [axis % xs[0].ndim for axis in call.attrs["axes"]]
+    top, g = (kept_axes(v, shape, axes, call.attrs["keepdims"]) for v in (out, grad))
+    held = xs[0] == top
+    return [np.where(held, g / held.sum(axis=tuple(axes), keepdims=True), 0).astype(grad.dtype)]
+
+
+def _permute(
+    call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
+) -> Sequence[Array | None]:
+    return [np.ascontiguousarray(grad.transpose(np.argsort((0, *call.attrs["axes"]))))]
+
+
+def _placed(index: Callable[[Mapping[str, Any]], Any]) -> Adjoint:
+    """The adjoint of picking a part: zeros with the gradient in its place."""
+
+    def adjoint(
+        call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
+    ) -> Sequence[Array | None]:
+        g = np.zeros(xs[0].shape, grad.dtype)
+        g[(*[slice(None)] * call.attrs["axis"], index(call.attrs))] = grad
+        return [g]
+
+    return adjoint
+
+
+def _expand(
+    call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
+) -> Sequence[Array | None]:
+    return [unbroadcast(grad, xs[0].shape)]
+
+
+def _roll(
+    call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
+) -> Sequence[Array | None]:
+    return [np.roll(grad, [-shift for shift in call.attrs["shifts"]], call.attrs["axes"])]
+
+
+def _pad_axes(
+    call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
+) -> Sequence[Array | None]:
+    inside = tuple(slice(b, b + n) for b, n in zip((0, *call.attrs["before"]), xs[0].shape, strict=True))
+    return [np.ascontiguousarray(grad[inside])]
+
+
+def _repeat(
+    call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
+) -> Sequence[Array | None]:
+    axis, shape = call.attrs["axis"], xs[0].shape
+    parts = grad.reshape(*shape[: axis + 1], call.attrs["times"], *shape[axis + 1 :])
+    return [np.asarray(parts.sum(axis=axis + 1))]
+
+
 for _name in ("identity", "flatten", "reshape"):
     differentiate(_name, _reshaped)
 differentiate("concat", _concat)
@@ -87,3 +152,12 @@ differentiate("max_pool2d", _pool2d("max"), keeps=INPUTS)
 differentiate("avg_pool2d", _pool2d("mean"))
 differentiate("adaptive_avg_pool2d", _adaptive)
 differentiate("mean", _mean)
+differentiate("sum", _sum)
+differentiate("max", _max, keeps=INPUTS | RESULT)
+differentiate("permute", _permute)
+differentiate("slice", _placed(lambda a: slice(a["start"], a["stop"], a["step"])))
+differentiate("select", _placed(lambda a: a["index"]))
+differentiate("expand", _expand)
+differentiate("roll", _roll)
+differentiate("pad_axes", _pad_axes)
+differentiate("repeat", _repeat)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -56,8 +58,67 @@ def _pad(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> 
     return out
 
 
-register_op(Op("identity", _identity, shapes.unary_shape, view=True, numpy=_as_plain(_identity), onnx=("Identity",)))
-register_op(
+def _permute(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    view = xs[0].transpose(0, *call.attrs["axes"])
+    if out is None:
+        return np.ascontiguousarray(view)
+    np.copyto(out, view)
+    return out
+
+
+def _along(axis: int, index: Any) -> Any:
+    return (*[slice(None)] * axis, index)
+
+
+def _slice(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    a = call.attrs
+    view = xs[0][_along(a["axis"], slice(a["start"], a["stop"], a["step"]))]
+    if out is None:
+        return np.ascontiguousarray(view)
+    np.copyto(out, view)
+    return out
+
+
+def _select(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    view = xs[0][_along(call.attrs["axis"], call.attrs["index"])]
+    if out is None:
+        return np.ascontiguousarray(view)
+    np.copyto(out, view)
+    return out
+
+
+def _expand(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    view = np.broadcast_to(xs[0], (len(xs[0]), *call.attrs["shape"]))
+    if out is None:
+        return np.ascontiguousarray(view)
+    np.copyto(out, view)
+    return out
+
+
+def _roll(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    return np.roll(xs[0], call.attrs["shifts"], call.attrs["axes"])
+
+
+def _pad_axes(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    a = call.attrs
+    sides = [(0, 0), *zip(a["before"], a["after"], strict=True)]
+    return np.pad(xs[0], sides, constant_values=a["value"])
+
+
+def _constant(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    value = call.params["value"]
+    if out is None:
+        out = np.empty((len(xs[0]), *value.shape), value.dtype)
+    np.copyto(out, value)
+    return out
+
+
+def _register(op: Op) -> None:
+    register_op(replace(op, flops=lambda attrs, params, inputs, shape: 0))
+
+
+_register(Op("identity", _identity, shapes.unary_shape, view=True, numpy=_as_plain(_identity), onnx=("Identity",)))
+_register(
     Op(
         "concat",
         _concat,
@@ -70,7 +131,7 @@ register_op(
         onnx=("Concat",),
     )
 )
-register_op(
+_register(
     Op(
         "flatten",
         _flatten,
@@ -82,7 +143,7 @@ register_op(
         onnx=("Flatten",),
     )
 )
-register_op(
+_register(
     Op(
         "reshape",
         _reshape,
@@ -94,7 +155,7 @@ register_op(
         onnx=("Reshape", "Squeeze", "Unsqueeze"),
     )
 )
-register_op(
+_register(
     Op(
         "slice2d",
         _slice2d,
@@ -105,7 +166,7 @@ register_op(
         onnx=("Slice",),
     )
 )
-register_op(
+_register(
     Op(
         "pad",
         _pad,
@@ -118,5 +179,110 @@ register_op(
         numpy=_as_plain(_pad),
         aten=("pad", "constant_pad_nd"),
         onnx=("Pad",),
+    )
+)
+_AXIS = check.integer(-check.MAX_RANK, check.MAX_RANK)
+_PLACE = check.integer(-check.LIMIT, check.LIMIT)
+_register(
+    Op(
+        "permute",
+        _permute,
+        shapes.permute_shape,
+        attrs={"axes": Attr(check.integers(None, 1, check.MAX_RANK))},
+        numpy=_as_plain(_permute),
+        aten=("permute", "transpose", "t"),
+        onnx=("Transpose",),
+    )
+)
+_register(
+    Op(
+        "slice",
+        _slice,
+        shapes.slice_shape,
+        attrs={
+            "axis": Attr(_AXIS),
+            "start": Attr(_PLACE, 0),
+            "stop": Attr(_PLACE, check.LIMIT),
+            "step": Attr(check.integer(1), 1),
+        },
+        resolve=shapes.resolve_axis,
+        numpy=_as_plain(_slice),
+        aten=("slice", "split", "split_with_sizes", "chunk", "narrow"),
+        onnx=("Slice", "Split"),
+    )
+)
+_register(
+    Op(
+        "select",
+        _select,
+        shapes.select_shape,
+        attrs={"axis": Attr(_AXIS), "index": Attr(_PLACE)},
+        resolve=shapes.resolve_axis,
+        numpy=_as_plain(_select),
+        aten=("select", "unbind"),
+        onnx=("Gather",),
+    )
+)
+_register(
+    Op(
+        "expand",
+        _expand,
+        shapes.expand_shape,
+        attrs={"shape": Attr(check.integers(None, 1))},
+        numpy=_as_plain(_expand),
+        aten=("expand",),
+        onnx=("Expand",),
+    )
+)
+_register(
+    Op(
+        "roll",
+        _roll,
+        shapes.roll_shape,
+        attrs={
+            "shifts": Attr(check.integers(None, -check.LIMIT)),
+            "axes": Attr(check.integers(None, 1, check.MAX_RANK)),
+        },
+        takes_out=False,
+        numpy=_as_plain(_roll),
+        aten=("roll",),
+    )
+)
+_register(
+    Op(
+        "pad_axes",
+        _pad_axes,
+        shapes.pad_axes_shape,
+        attrs={
+            "before": Attr(check.integers(None, 0)),
+            "after": Attr(check.integers(None, 0)),
+            "value": Attr(check.number(), 0.0),
+        },
+        takes_out=False,
+        numpy=_as_plain(_pad_axes),
+        aten=("pad", "constant_pad_nd"),
+        onnx=("Pad",),
+    )
+)
+_register(
+    Op(
+        "repeat",
+        shape=shapes.repeat_shape,
+        attrs={"axis": Attr(_AXIS), "times": Attr(check.integer(1))},
+        takes_out=False,
+        resolve=shapes.resolve_axis,
+        numpy=lambda call, xs: np.repeat(xs[0], call.attrs["times"], call.attrs["axis"]),
+    )
+)
+_register(
+    Op(
+        "constant",
+        _constant,
+        shapes.constant_shape,
+        params=("value",),
+        ids=(0,),
+        numpy=_as_plain(_constant),
+        aten=("cat",),
+        onnx=("Constant", "Concat"),
     )
 )

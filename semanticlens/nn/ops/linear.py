@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from semanticlens._kernels import nn as kernels
@@ -95,6 +96,7 @@ register_op(
         resolve=shapes.resolve_conv2d,
         prepare=lambda params, attrs: kernels.pack_conv2d(params["weight"], groups=attrs["groups"]),
         numpy=_plain_conv2d,
+        flops=lambda attrs, params, inputs, shape: 2 * math.prod(shape) * math.prod(params["weight"][1:]),
         aten=("conv2d", "convolution"),
         onnx=("Conv",),
     )
@@ -109,6 +111,7 @@ register_op(
         fuses_activation=True,
         prepare=lambda params, attrs: _DensePack(params["weight"]),
         numpy=_plain_dense,
+        flops=lambda attrs, params, inputs, shape: 2 * math.prod(shape) * params["weight"][1],
         aten=("linear", "addmm", "mm"),
         onnx=("Gemm",),
     )

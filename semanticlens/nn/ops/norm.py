@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semanticlens._kernels import nn as kernels
+from semanticlens._kernels import transformer
 from semanticlens._reference import nn as plain
+from semanticlens._reference import transformer as plain_transformer
 from semanticlens.nn import attrs as check
 from semanticlens.nn import shapes
-from semanticlens.nn.ops.table import F32, Array, Attr, Call, Op, register_op
+from semanticlens.nn.ops.table import F32, Array, Attr, Call, Forward, Op, Plain, register_op
 from semanticlens.nn.shapes import Attrs
 
 
@@ -62,5 +64,64 @@ register_op(
         numpy=_plain_batch_norm,
         aten=("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"),
         onnx=("BatchNormalization",),
+    )
+)
+
+
+def _norm_rows(centred: bool) -> tuple[Forward, Plain]:
+    def forward(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+        p, eps = call.params, call.attrs["eps"]
+        return transformer.norm_rows(
+            xs[0], p.get("weight"), p.get("bias"), eps=eps, centred=centred, out=out, n_threads=n_threads
+        )
+
+    def plain_form(call: Call, xs: Sequence[Array]) -> Array:
+        p, eps = call.params, call.attrs["eps"]
+        return plain_transformer.norm_rows(xs[0], p.get("weight"), p.get("bias"), eps=eps, centred=centred)
+
+    return forward, plain_form
+
+
+def _group_norm(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+    a, p = call.attrs, call.params
+    return transformer.group_norm(
+        xs[0], a["groups"], p.get("weight"), p.get("bias"), eps=a["eps"], out=out, n_threads=n_threads
+    )
+
+
+def _plain_group_norm(call: Call, xs: Sequence[Array]) -> Array:
+    a, p = call.attrs, call.params
+    return plain_transformer.group_norm(xs[0], a["groups"], p.get("weight"), p.get("bias"), eps=a["eps"])
+
+
+for _name, _centred, _optional, _aten, _onnx in (
+    ("layer_norm", True, ("weight", "bias"), ("layer_norm", "native_layer_norm"), "LayerNormalization"),
+    ("rms_norm", False, ("weight",), ("rms_norm",), "RMSNormalization"),
+):
+    _forward, _plain = _norm_rows(_centred)
+    register_op(
+        Op(
+            _name,
+            _forward,
+            shapes.row_norm_shape,
+            optional=_optional,
+            attrs={"eps": Attr(check.number(0.0), 1e-5)},
+            inplace=(0,),
+            numpy=_plain,
+            aten=_aten,
+            onnx=(_onnx,),
+        )
+    )
+register_op(
+    Op(
+        "group_norm",
+        _group_norm,
+        shapes.group_norm_shape,
+        optional=("weight", "bias"),
+        attrs={"groups": Attr(check.integer(1)), "eps": Attr(check.number(0.0), 1e-5)},
+        inplace=(0,),
+        numpy=_plain_group_norm,
+        aten=("group_norm", "native_group_norm"),
+        onnx=("GroupNormalization", "InstanceNormalization"),
     )
 )

@@ -55,7 +55,7 @@ _POOL = {
     "count_include_pad": Attr(check.flag, True),
 }
 
-for _name, _kind, _aten, _onnx in (
+for _name, _kind, _names, _onnx in (
     ("max_pool2d", "max", ("max_pool2d", "max_pool2d_with_indices"), "MaxPool"),
     ("avg_pool2d", "mean", ("avg_pool2d",), "AveragePool"),
 ):
@@ -67,7 +67,7 @@ for _name, _kind, _aten, _onnx in (
             attrs=_POOL,
             resolve=shapes.resolve_pool2d,
             numpy=_plain_pool2d(_kind),
-            aten=_aten,
+            aten=_names,
             onnx=(_onnx,),
         )
     )
@@ -97,3 +97,30 @@ register_op(
         onnx=("ReduceMean", "GlobalAveragePool"),
     )
 )
+
+
+def _sum(call: Call, xs: Sequence[Array]) -> Array:
+    totals = np.asarray(np.sum(xs[0], axis=call.attrs["axes"], dtype=np.float64, keepdims=call.attrs["keepdims"]))
+    return totals.astype(xs[0].dtype)
+
+
+def _max(call: Call, xs: Sequence[Array]) -> Array:
+    return np.asarray(np.max(xs[0], axis=call.attrs["axes"], keepdims=call.attrs["keepdims"]))
+
+
+for _name, _function, _aten, _onnx in (("sum", _sum, ("sum",), "ReduceSum"), ("max", _max, ("amax",), "ReduceMax")):
+    register_op(
+        Op(
+            _name,
+            shape=shapes.mean_shape,
+            attrs={
+                "axes": Attr(check.integers(None, -check.MAX_RANK, check.MAX_RANK)),
+                "keepdims": Attr(check.flag, False),
+            },
+            takes_out=False,
+            resolve=shapes.resolve_mean,
+            numpy=_function,
+            aten=_aten,
+            onnx=(_onnx, "GlobalMaxPool") if _name == "max" else (_onnx,),
+        )
+    )

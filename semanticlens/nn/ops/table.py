@@ -27,7 +27,18 @@ from semanticlens.nn.shapes import Attrs, Shape, Shapes
 F32 = NDArray[np.float32]
 Array = NDArray[Any]
 
-ACTIVATIONS = ("relu", "relu6", "sigmoid", "silu", "hardsigmoid", "hardswish")
+ACTIVATIONS = (  # what the kernels can apply while they write a result
+    "relu",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "hardsigmoid",
+    "hardswish",
+    "gelu",
+    "gelu_tanh",
+    "quick_gelu",
+    "tanh",
+)
 NOTHING: frozenset[str] = frozenset()
 INPUTS, RESULT = frozenset({"inputs"}), frozenset({"output"})  # what ``Op.keeps`` can name
 _REQUIRED = object()
@@ -74,6 +85,7 @@ Adjoint = Callable[[Call, Sequence[Array], Array, Array, Sequence[bool], int], "
 Parameter = Callable[[Call, Sequence[Array], Array, Array, int], Mapping[str, Array]]
 Through = Callable[[Call, Array, tuple[int, ...], Any, Finish | None, int], Array]
 ShapeRule = Callable[[Attrs, Shapes, Sequence[Shape]], Shape]
+Flops = Callable[[Attrs, Shapes, Sequence["tuple[int, ...]"], "tuple[int, ...]"], int]
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,10 @@ class Op:
         sums and the slope of a ReLU over where it can.
     prepare_through : callable (call, shape) -> Any, optional
         What ``through`` gets as ``prepared``: work on the parameters that is done once per network and ``shape[1:]``.
+    flops : callable (attrs, parameter shapes, input shapes, output shape) -> int, optional
+        Arithmetic operations for one sample, a multiply-add counted as two; one per value of the result if left out.
+    ids : tuple of int
+        Inputs that may hold whole numbers, such as the tokens of a text; they arrive as float32.
     aten, onnx : tuple of str
         What the operation is called in the graphs of torch.export and in ONNX.
     """
@@ -148,6 +164,8 @@ class Op:
     adjoint: Adjoint | None = None
     parameter: Parameter | None = None
     keeps: frozenset[str] = NOTHING
+    flops: Flops | None = None
+    ids: tuple[int, ...] = ()
     aten: tuple[str, ...] = ()
     onnx: tuple[str, ...] = ()
     through: Through | None = None
