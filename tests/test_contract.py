@@ -259,7 +259,8 @@ def test_work_on_results_is_what_the_twin_says(kind, shape):
                         (contract.dense_adjoint(d[:3], w), lambda f: contract.dense_adjoint(d[:3], w, finish=f))):
         options = {key: draw(*result.shape, seed=10 + value) if key in ("addend", "numerator", "factor", "sum", "mask") else value
                    for key, value in FINISHES[kind].items()}
-        expected = reference.finish(result.astype(np.float64), **{k: wide(v) if isinstance(v, np.ndarray) else v for k, v in options.items()})
+        exact = {k: wide(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+        expected = reference.finish(result.astype(np.float64), **exact)
         if "part" in options:
             options["part"] = contract.Variant(options["part"], options.pop("gamma", 0.0))
         actual = run(contract.Finish(**options))
@@ -301,7 +302,7 @@ def test_contract_messages():
         contract.conv_adjoint(s, weight, (5, 5), finish=contract.Finish(mask=s))
     with pytest.raises(ValueError, match="out shares memory with sum"):
         contract.conv_adjoint(s, weight, (5, 5), finish=contract.Finish(sum=x), out=x)
-    with pytest.raises(TypeError, match="Cannot cast|float32"):
+    with pytest.raises(TypeError, match="Cannot cast"):
         contract.dense_adjoint(wide(draw(2, 6)), draw(6, 4))
     with pytest.raises(ValueError, match="with 5 outputs"):
         contract.dense_adjoint(draw(2, 5), draw(6, 4))

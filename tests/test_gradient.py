@@ -99,7 +99,7 @@ def check_single(narrow, wide, limit: float = 2e-5) -> None:
 
 
 def test_every_operation_has_an_adjoint_and_is_tested() -> None:
-    missing = [name for name, op in OPS.items() if op.adjoint is None or (op.params or op.optional) and op.parameter is None]
+    missing = [name for name, op in OPS.items() if op.adjoint is None or ((op.params or op.optional) and op.parameter is None)]
     assert not [name for name in missing if name in CASES]
     assert {name for name, op in OPS.items() if op.adjoint is not None} <= set(CASES)
 

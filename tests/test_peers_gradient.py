@@ -1,8 +1,9 @@
 """Gradients of whole networks against torch's automatic differentiation.
 
-A ReLU or a maximum whose inputs lie within a rounding of its corner may fall to different sides in two correct float32 runs, and then the gradients
-of that sample differ by far more than a rounding.  So every sample is judged by itself: at least half of them must agree to 1e-4 of the largest
-value, and none may be further off than such a flip explains.  In float64 no flip occurs, and everything agrees to 1e-9.
+A ReLU or a maximum whose inputs lie within a rounding of its corner may fall to different sides in two correct float32 runs, and then
+the gradients of that sample differ by far more than a rounding (torch's own from its float64 ones, too).  So every sample is judged by
+itself: at least half of them must agree to 1e-4 of the largest value, and none may be further off than such a flip explains.  In float64
+no flip occurs, and everything agrees to 1e-9.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ typedef struct {
     const float *x, *w, *packed, *bias, *addend;
     float *y;
     sl_activation activation;
-    sl_variant variant, part;  /* of w where it is not packed (depthwise); of x */
-    const sl_finish *finish;   /* offsets count from y */
+    sl_variant variant, part; /* of w where it is not packed (depthwise); of x */
+    const sl_finish *finish;  /* offsets count from y */
 } sl_conv_args;
 
 sl_status sl_conv_plan_make(const sl_conv_shape *shape, sl_conv_plan *plan);

@@ -15,7 +15,7 @@ FROM_OUTPUT = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid", "tanh"})  # 
 
 
 def activate(saved: F32, s: F32, kind: str, *, out: F32 | None = None, n_threads: int | None = None) -> F32:
-    """``s`` times the activation's slope; ``saved`` is its result for the kinds in ``FROM_OUTPUT``, else its input; ``out`` may be ``s``."""
+    """``s`` times the activation's slope; ``saved`` is its result for kinds in ``FROM_OUTPUT``, else its input; ``out`` may be ``s``."""
     return _core.activate_adjoint(saved, s, _number(ACTIVATIONS, kind, "kind"), out, resolve_threads(n_threads))
 
 

@@ -77,18 +77,21 @@ class Form:
         return (*self.stride, *self.padding, *self.dilation), self.groups
 
 
+UNIT = Form()
+
+
 def _finish(finish: Finish | None) -> tuple[Any, ...] | None:
     return None if finish is None else finish.args()
 
 
-def conv_forward(x: F32, weight: F32, bias: F32 | None = None, form: Form = Form(), *, variant: Variant = PLAIN, part: Variant = PLAIN,
+def conv_forward(x: F32, weight: F32, bias: F32 | None = None, form: Form = UNIT, *, variant: Variant = PLAIN, part: Variant = PLAIN,
                  finish: Finish | None = None, out: F32 | None = None, n_threads: int | None = None) -> F32:
     """(B, C, H, W) -> (B, O, H', W'): ``L_V(part(x)) + bias``, then ``finish``; weights are packed anew in each call."""
     return _core.conv_forward(x, weight, bias, *form.args(), variant.args(), part.args()[0], _finish(finish), out,
                               resolve_threads(n_threads))
 
 
-def conv_adjoint(s: F32, weight: F32, size: tuple[int, int], form: Form = Form(), *, variant: Variant = PLAIN, part: Variant = PLAIN,
+def conv_adjoint(s: F32, weight: F32, size: tuple[int, int], form: Form = UNIT, *, variant: Variant = PLAIN, part: Variant = PLAIN,
                  packed: F32 | None = None, finish: Finish | None = None, out: F32 | None = None, n_threads: int | None = None) -> F32:
     """(B, O, H', W') -> (B, C, H, W) with ``size`` = (H, W): ``L_V^T(part(s))``, then ``finish``.
 
@@ -98,7 +101,7 @@ def conv_adjoint(s: F32, weight: F32, size: tuple[int, int], form: Form = Form()
                               resolve_threads(n_threads))
 
 
-def pack_conv_adjoint(weight: F32, size: tuple[int, int], form: Form = Form(), *, variant: Variant = PLAIN) -> F32 | None:
+def pack_conv_adjoint(weight: F32, size: tuple[int, int], form: Form = UNIT, *, variant: Variant = PLAIN) -> F32 | None:
     """Weights packed for :func:`conv_adjoint` on this machine and tier; None where packing brings nothing (depthwise)."""
     count = _core.conv_adjoint_pack(weight, size, *form.args(), variant.args(), None)
     if not count:
@@ -108,7 +111,7 @@ def pack_conv_adjoint(weight: F32, size: tuple[int, int], form: Form = Form(), *
     return packed
 
 
-def conv_parameter(s: F32, x: F32, kernel: tuple[int, int], form: Form = Form(), *, n_threads: int | None = None) -> F32:
+def conv_parameter(s: F32, x: F32, kernel: tuple[int, int], form: Form = UNIT, *, n_threads: int | None = None) -> F32:
     """(B, O, H', W'), (B, C, H, W) -> (O, C/groups, kh, kw): gradient of ``<s, conv(x)>`` by the weight, summed over the batch."""
     return _core.conv_parameter(s, x, kernel, *form.args(), resolve_threads(n_threads))
 
@@ -153,8 +156,8 @@ def matmul(a: F32, b: F32, *, scale: float = 1.0, out: F32 | None = None, n_thre
     Returns
     -------
     ndarray of shape (..., m, n), float32
-        Each element is one chain of multiply-adds per block of at most 320 terms: bit-identical for every thread count, and the same whatever
-        stack it is part of.
+        Each element is one chain of multiply-adds per block of at most 320 terms: bit-identical for every thread count, and the same
+        whatever stack it is part of.
 
     Raises
     ------

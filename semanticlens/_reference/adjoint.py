@@ -94,6 +94,8 @@ def adaptive_avg_pool2d(s: Array, size: Pair) -> Array:
     (height, width), (h, w) = size, s.shape[2:]
     for i in range(h):
         for j in range(w):
-            rows, columns = slice(i * height // h, -(-(i + 1) * height // h)), slice(j * width // w, -(-(j + 1) * width // w))
-            g[:, :, rows, columns] += (s[:, :, i, j] / ((rows.stop - rows.start) * (columns.stop - columns.start)))[:, :, None, None]
+            rows = slice(i * height // h, -(-(i + 1) * height // h))
+            columns = slice(j * width // w, -(-(j + 1) * width // w))
+            count = (rows.stop - rows.start) * (columns.stop - columns.start)
+            g[:, :, rows, columns] += (s[:, :, i, j] / count)[:, :, None, None]
     return g

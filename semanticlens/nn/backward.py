@@ -8,7 +8,8 @@ dense layers write their results.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +20,9 @@ from semanticlens._kernels import adjoint as kernels
 from semanticlens._kernels import nn as forward_kernels
 from semanticlens._kernels.contract import Finish
 from semanticlens.nn.graph import INPUT, Checked, check_graph
+from semanticlens.nn.inputs import check_double, check_input
 from semanticlens.nn.ops import Call
 from semanticlens.nn.ops.back_pointwise import slope
-from semanticlens.nn.plan import compile_plan
 
 if TYPE_CHECKING:
     from semanticlens.nn.network import Network
@@ -110,7 +111,7 @@ def plan_route(graph: Sequence[Checked], of: str, wrt: Sequence[str], params: bo
     for name in wrt:
         if name not in needed:
             raise ValueError(f"wrt={name!r}: {of!r} does not depend on it; name a value that comes before it")
-    wanted, keep = set(wrt), set()
+    wanted, keep = set(wrt), set[str]()
     for item in path:
         name, op = item.node.name, item.op
         own = params and bool(item.node.params)
@@ -367,10 +368,48 @@ def _call_double(net: Network, item: Checked, xs: Sequence[Array]) -> Call:
 def _links_single(
     net: Network, route: Route, x: Array, of: str, wrt: frozenset[str], n_threads: int
 ) -> tuple[list[Link], dict[str, Array], int]:
-    plan = net._gradient_plan(route, of, wrt, x.shape[1:])
+    plan = net._plan(route.keep | {of}, x.shape[1:], edited=wrt)
     values = plan.execute([x], n_threads, net._scratch, share=True)
     links = [Link(step.name, step.head, step.call, step.sources) for step in plan.steps]
     return links, values, 4 * len(x) * plan.block
+
+
+def _prepared(net: Network, link: Link, shape: tuple[int, ...]) -> Any:
+    """Parameters of a node prepared for the walk back, made once for each size of its input."""
+    prepare = link.head.op.prepare_through
+    if prepare is None:
+        return None
+    key = f"{link.head.node.name}\n{shape[1:]}"  # names of nodes hold no line break
+    with net._lock:
+        if key not in net._prepared:
+            net._prepared[key] = prepare(link.call, shape)
+        return net._prepared[key]
+
+
+def gradient(
+    net: Network,
+    x: ArrayLike,
+    target: Target | None,
+    wrt: str | Iterable[str],
+    of: str,
+    params: bool,
+    dtype: str,
+    n_threads: int,
+) -> Gradients:
+    """See :meth:`semanticlens.nn.Network.gradient`."""
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
+    if net._edits:
+        raise UnsupportedOperationError(
+            "gradients do not pass the edits this network was made with; take the gradient of the network without them"
+        )
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    if not names and not params:
+        raise ValueError("wrt is empty: name at least one value, or ask for params=True")
+    values = {name: net.resolve(name) for name in names}
+    batch = check_input(net, x) if dtype == "float32" else check_double(net, x)
+    result = run(net, batch, target, tuple(dict.fromkeys(values.values())), net.resolve(of), params, n_threads)
+    return replace(result, arrays={name: result.arrays[value] for name, value in values.items()})
 
 
 def run(
@@ -395,7 +434,7 @@ def run(
     value = values[of]
     meter = Meter(working)
     meter.add(*values.values())
-    walk = Walk(route, apart, params, n_threads, meter, shapes, values, prepare=net._prepare_through)  # type: ignore[arg-type]
+    walk = Walk(route, apart, params, n_threads, meter, shapes, values, prepare=partial(_prepared, net))
     start = cotangent(target, value)
     meter.add(start)
     walk.expect(links)
@@ -452,10 +491,4 @@ def _one_hot(classes: Array, value: Array) -> Array:
     return grad
 
 
-def names_of(net: Network, wrt: str | Iterable[str]) -> dict[str, str]:
-    """Names as asked for -> names of values."""
-    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
-    return {name: net.resolve(name) for name in names}
-
-
-__all__ = ["Gradients", "Link", "Route", "Walk", "compile_plan", "cotangent", "plan_route", "run"]
+__all__ = ["Gradients", "Link", "Route", "Walk", "cotangent", "gradient", "plan_route", "run"]

@@ -88,3 +88,12 @@ def _shape_message(net: Network, shape: tuple[int, ...]) -> str:
     return text + (
         f"; net.preprocess gives {net.preprocess.output_shape} from a picture" if net.preprocess is not None else ""
     )
+
+
+def check_double(net: Network, x: ArrayLike) -> NDArray[np.float64]:
+    """A batch for a run in float64: float32, float64 or token ids, checked like :func:`check_input`."""
+    array = np.asarray(x)
+    if array.dtype not in (np.float32, np.float64) and not net.takes_ids:
+        raise TypeError(f"x must be float64 or float32 for dtype='float64', not {array.dtype}")
+    check_input(net, array if net.takes_ids else array.astype(np.float32))
+    return np.ascontiguousarray(array, np.float64)

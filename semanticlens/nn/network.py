@@ -9,14 +9,13 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semanticlens._errors import LayerNotFoundError, ModelFileError, UnsupportedOperationError
+from semanticlens._errors import LayerNotFoundError, ModelFileError
 from semanticlens._kernels import resolve_threads
 from semanticlens._progress import track
 from semanticlens.io import sha256_of_arrays
@@ -33,14 +32,14 @@ from semanticlens.nn.graph import (
     check_reached,
     check_values,
 )
-from semanticlens.nn.inputs import check_input
+from semanticlens.nn.inputs import check_double, check_input
 from semanticlens.nn.layers import LayerInfo, Layers, shape_text
 from semanticlens.nn.plan import Plan, Scratch, compile_plan
 from semanticlens.nn.preprocess import Preprocess
 from semanticlens.nn.summary import Summary
 
 if TYPE_CHECKING:
-    from semanticlens.nn.backward import Gradients, Link, Route, Target
+    from semanticlens.nn.backward import Gradients, Target
 
 __all__ = ["Network", "Node"]
 
@@ -471,7 +470,7 @@ class Network:
     ) -> dict[str, NDArray[Any]]:
         from semanticlens.nn.double import evaluate
 
-        array = self._check_double(x)
+        array = check_double(self, x)
         graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, array.shape[1:])
         return evaluate(graph, self.params, array, records, edits)
 
@@ -527,27 +526,7 @@ class Network:
         """
         from semanticlens.nn import backward
 
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
-        if self._edits:
-            raise UnsupportedOperationError(
-                "gradients do not pass the edits this network was made with; take the gradient of the network without them"
-            )
-        names = backward.names_of(self, wrt)
-        if not names and not params:
-            raise ValueError("wrt is empty: name at least one value, or ask for params=True")
-        batch = check_input(self, x) if dtype == "float32" else self._check_double(x)
-        values = tuple(dict.fromkeys(names.values()))
-        result = backward.run(self, batch, target, values, self.resolve(of), params, resolve_threads(n_threads))
-        return replace(result, arrays={name: result.arrays[value] for name, value in names.items()})
-
-    def _check_double(self, x: ArrayLike) -> NDArray[np.float64]:
-        """As float64, checked like float32."""
-        array = np.asarray(x)
-        if array.dtype not in (np.float32, np.float64) and not self.takes_ids:
-            raise TypeError(f"x must be float64 or float32 for dtype='float64', not {array.dtype}")
-        check_input(self, array if self.takes_ids else array.astype(np.float32))
-        return np.ascontiguousarray(array, np.float64)
+        return backward.gradient(self, x, target, wrt, of, params, dtype, resolve_threads(n_threads))
 
     def stream(
         self,
@@ -581,35 +560,11 @@ class Network:
                 fixed = None not in self.input_shape
                 graph = self._graph if fixed else check_graph(self.nodes, self.params, input_shape)
             plan = compile_plan(graph, records, input_shape, self.params, self._prepare, sources=sources, edited=edited)
-            self._remember(key, plan)
+            with self._lock:
+                if len(self._plans) >= MAX_PLANS:
+                    self._plans.pop(next(iter(self._plans)))
+                self._plans[key] = plan
         return plan
-
-    def _gradient_plan(self, route: Route, of: str, apart: frozenset[str], input_shape: tuple[int, ...]) -> Plan:
-        """The forward run of a gradient: it keeps what the walk back reads."""
-        records = route.keep | {of}
-        key = (records, input_shape, apart)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = compile_plan(route.graph, records, input_shape, self.params, self._prepare, edited=apart)
-            self._remember(key, plan)
-        return plan
-
-    def _remember(self, key: tuple[Any, ...], plan: Plan) -> None:
-        with self._lock:
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = plan
-
-    def _prepare_through(self, link: Link, shape: tuple[int, ...]) -> Any:
-        """Parameters of a node prepared for the walk back, made once for each size of its input."""
-        prepare = link.head.op.prepare_through
-        if prepare is None:
-            return None
-        key = f"{link.head.node.name}\n{shape[1:]}"  # names of nodes hold no line break
-        with self._lock:
-            if key not in self._prepared:
-                self._prepared[key] = prepare(link.call, shape)
-            return self._prepared[key]
 
     def _prepare(self, item: Checked) -> Any:
         """Packed or otherwise prepared parameters of a node, made once."""

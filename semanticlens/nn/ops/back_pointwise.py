@@ -47,7 +47,7 @@ def _softmax(
 
 def softmax_back(y: Array, grad: Array) -> Array:
     """y (g - sum(y g)) over the last axis."""
-    g = grad - np.einsum("...n,...n->...", y, grad)[..., None]
+    g: Array = grad - np.einsum("...n,...n->...", y, grad)[..., None]
     g *= y
     return g
 
@@ -126,8 +126,9 @@ def _scale_shift(
 def _scale_shift_parameter(
     call: Call, xs: Sequence[Array], out: Array, grad: Array, n_threads: int
 ) -> Mapping[str, Array]:
-    found = {"scale": lambda: grad * xs[0], "shift": lambda: grad}
-    return {role: unbroadcast(found[role](), param.shape) for role, param in call.params.items()}
+    return {
+        role: unbroadcast(grad * xs[0] if role == "scale" else grad, param.shape) for role, param in call.params.items()
+    }
 
 
 def _response_norm(

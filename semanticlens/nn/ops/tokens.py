@@ -24,6 +24,7 @@ def _matmul(call: Call, xs: Sequence[Array]) -> Array:
 
 
 def score_scale(call: Call, q: Array) -> float:
+    """What the products of queries and keys are multiplied with."""
     scale: float | None = call.attrs["scale"]
     return 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
 
