@@ -8,8 +8,9 @@ from typing import cast
 from semanticlens.encoders.adapter import Callable
 from semanticlens.encoders.arrays import Arrays
 from semanticlens.encoders.protocol import Encoder
+from semanticlens.encoders.sentences import Sentences
 
-__all__ = ["Arrays", "Callable", "Encoder", "load"]
+__all__ = ["Arrays", "Callable", "Encoder", "Sentences", "load"]
 
 BUILT_IN = ("demo",)
 
