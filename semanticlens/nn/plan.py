@@ -84,7 +84,11 @@ class Plan:
         self, given: Sequence[F32], n_threads: int, scratch: Scratch, edits: Edits | None = None
     ) -> dict[str, F32]:
         """Run on a checked batch (the value of each source); returns the recorded values by node name."""
-        batch, edits = given[0].shape[0], edits or {}
+        with np.errstate(all="ignore"):  # what overflows is infinite, in NumPy's operations without a warning too
+            return self._execute(given, n_threads, scratch, edits or {})
+
+    def _execute(self, given: Sequence[F32], n_threads: int, scratch: Scratch, edits: Edits) -> dict[str, F32]:
+        batch = given[0].shape[0]
         base = scratch.take(batch * self.block)
         start = -base.ctypes.data % (4 * _ALIGN) // 4
         block = base[start : start + batch * self.block]
