@@ -71,6 +71,9 @@ typedef struct {
     void (*space_nearest)(const double *restrict block, const double *restrict others, ptrdiff_t count, ptrdiff_t d,
                           double *restrict best);
 
+    void (*cells_find)(const float *restrict p, const float *restrict q, float sign, int fine, ptrdiff_t n,
+                       float *restrict v, int32_t *restrict cell);
+
     /* See tier_gram_inl.h. */
     void (*gram_bins)(const float *product, const float *square, float own, float low, float scale, int32_t last,
                       ptrdiff_t n, int32_t *bins);

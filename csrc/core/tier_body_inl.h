@@ -13,6 +13,7 @@
 #include "tier_lens_inl.h"
 #include "tier_space_inl.h"
 #include "tier_gram_inl.h"
+#include "tier_cells_inl.h"
 #include "tier_topm_inl.h"
 
 #include "tier_thin_inl.h"
@@ -33,6 +34,7 @@ const sl_tier SL_TIER = {
     .space_points = space_points,
     .space_box = space_box,
     .space_nearest = space_nearest,
+    .cells_find = cells_find,
     .gram_bins = gram_bins,
     .gram_gauss = gram_gauss,
     .gram_sums = gram_sums,
