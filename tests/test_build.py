@@ -189,7 +189,7 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
     x, weight, depthwise = floats(2, 8 * size, 8 * size, 8 * size), floats(16, 8 * size, 3, 3), floats(8 * size, 1, 3, 3)
     dense, vectors, examples, ids = floats(16 * size, 64), floats(32 * size, 16), floats(8 * size, 6, 16), np.arange(16 * size)
     top, best = collect.TopM(64, 4), collect.ClassTop(3, 64, 2)
-    channels, shares = floats(8 * size), np.abs(floats(16 * size, 4))
+    channels, shares = floats(8 * size), 0.1 * np.abs(floats(16 * size, 4))
     return {
         "build_info": _core.build_info,
         "conv2d": lambda: nn.conv2d(x, weight, padding=(1, 1, 1, 1), activation="relu", n_threads=2),

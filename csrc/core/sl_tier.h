@@ -68,11 +68,19 @@ typedef struct {
     void (*space_points)(const double *restrict block, const double *restrict q, ptrdiff_t d, double bound,
                          double *restrict out);
     void (*space_box)(const double *restrict block, const double *restrict box, ptrdiff_t d, double *restrict out);
-    void (*space_nearest)(const double *restrict block, const double *restrict others, ptrdiff_t count, ptrdiff_t d,
-                          double *restrict best);
 
     void (*cells_find)(const float *restrict p, const float *restrict q, float sign, int fine, ptrdiff_t n,
                        float *restrict v, int32_t *restrict cell);
+
+    /* See tier_member_inl.h. */
+    void (*member_values)(const float *restrict block, const float *restrict negated, const float *restrict half,
+                          ptrdiff_t groups, ptrdiff_t d, float *restrict value, float *restrict least);
+    void (*member_nearest)(const float *restrict value, const float *restrict bound, ptrdiff_t m,
+                           const double *restrict x, const double *restrict exemplars, ptrdiff_t ld,
+                           double *restrict best);
+    void (*member_nearness)(double *restrict u, ptrdiff_t K, double at_exemplar);
+    double (*member_weigh)(double *restrict u, const double *restrict height, const double *restrict e, ptrdiff_t K,
+                           int fresh, double own, double others, double lam, double most, double *highest);
 
     /* See tier_gram_inl.h. */
     void (*gram_bins)(const float *product, const float *square, float own, float low, float scale, int32_t last,

@@ -14,6 +14,7 @@
 #include "tier_space_inl.h"
 #include "tier_gram_inl.h"
 #include "tier_cells_inl.h"
+#include "tier_member_inl.h"
 #include "tier_topm_inl.h"
 
 #include "tier_thin_inl.h"
@@ -33,8 +34,11 @@ const sl_tier SL_TIER = {
     .rand_distance = rand_distance,
     .space_points = space_points,
     .space_box = space_box,
-    .space_nearest = space_nearest,
     .cells_find = cells_find,
+    .member_values = member_values,
+    .member_nearest = member_nearest,
+    .member_nearness = member_nearness,
+    .member_weigh = member_weigh,
     .gram_bins = gram_bins,
     .gram_gauss = gram_gauss,
     .gram_sums = gram_sums,
