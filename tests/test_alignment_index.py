@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semanticlens import DataError
+from semanticlens import DataError, _core
 from semanticlens._reference import alignment as twin
-from semanticlens.alignment import align, matrix, proximities
+from semanticlens.alignment import align, attribute, matrix, proximities
 
 
 def soft(n, k, seed=0, alpha=0.2):
@@ -157,3 +157,94 @@ def test_no_concepts_at_all():
     a = align(np.zeros((5, 0)), np.zeros((5, 0)))
     assert a.d == 0.0
     assert a.aci == 1.0
+
+
+def test_random_pairs_are_the_twins():
+    n, seed, draws = 137, 2**63 + 11, 3000
+    P, Q = soft(n, 5), soft(n, 21, seed=1)
+    i, j = np.array([twin.draw(seed, t, n) for t in range(draws)]).T
+    assert (i != j).all()
+    assert len(set(i)) == len(set(j)) == n
+    apart = [0.5 * np.abs(p[i].astype(float) - p[j]).sum(axis=1) for p in (P, Q)]
+    difference = np.abs(apart[0] - apart[1])
+    a = align(P, Q, mode="pairs", n_pairs=draws, seed=seed)
+    assert a.d == pytest.approx(difference.mean(), abs=1e-7)
+    assert a.stderr == pytest.approx(difference.std(ddof=1) / np.sqrt(draws), rel=1e-5)
+    x, y = (np.sort(v) for v in apart)
+    assert 1 - a.ndc_null == pytest.approx(np.abs(x[:, None] - y[None]).mean(), abs=2e-7)
+    assert (a.mode, a.n_pairs) == ("pairs", draws)
+    assert a.bound == pytest.approx(np.sqrt(np.log(40) / 6000))
+    for n_threads in (1, 2, 3, 8):
+        assert align(P, Q, mode="pairs", n_pairs=draws, seed=seed, n_threads=n_threads) == a
+
+
+def test_errors_of_random_pairs_are_honest():
+    """Over 200 seeds, the truth lies within 1.96 standard errors about 95 times in 100, and always within the bound."""
+    P, Q = soft(300, 6), soft(300, 9, seed=1)
+    truth = align(P, Q).d
+    drawn = [align(P, Q, mode="pairs", n_pairs=2000, seed=s) for s in range(200)]
+    inside = np.mean([abs(a.d - truth) <= 1.96 * a.stderr for a in drawn])
+    assert 0.9 <= inside <= 0.99
+    assert np.mean([a.d for a in drawn]) == pytest.approx(truth, abs=4 * drawn[0].stderr / np.sqrt(200))
+    assert np.mean([abs(a.d - truth) <= a.bound for a in drawn]) >= 0.95
+    assert align(P, Q).bound == 0.0
+
+
+def test_random_pairs_of_many_representations():
+    reps = [soft(90, k, seed=k) for k in (2, 7, 17)]
+    m = matrix(reps, mode="pairs", n_pairs=500, seed=4)
+    for i, j in itertools.combinations(range(3), 2):
+        assert m[i, j] == align(reps[i], reps[j], mode="pairs", n_pairs=500, seed=4)
+    assert m.to_dict()["mode"] == "pairs"
+
+
+@pytest.mark.parametrize(("n", "kp", "kq"), SHAPES[1:])
+def test_parts_of_concepts_add_up(n, kp, kq):
+    P, Q = soft(n, kp), soft(n, kq, seed=1)
+    parts = attribute(P, Q, n_threads=1)
+    of_p, of_q = twin.parts(P, Q)
+    np.testing.assert_allclose(parts.p, of_p, atol=1e-7)
+    np.testing.assert_allclose(parts.q, -of_q, atol=1e-7)
+    assert parts.d == pytest.approx(align(P, Q).d, abs=1e-7)
+    assert parts.d == pytest.approx(parts.p.sum() + parts.q.sum(), abs=1e-12)
+    for n_threads in (2, 3, 8):
+        again = attribute(P, Q, n_threads=n_threads)
+        assert again.p.tobytes() + again.q.tobytes() == parts.p.tobytes() + parts.q.tobytes()
+
+
+def test_a_concept_only_one_side_has_gets_the_blame():
+    P = soft(400, 5)
+    Q = np.concatenate([P[:, :4], np.zeros((400, 1), np.float32)], axis=1)
+    parts = attribute(P, Q)
+    np.testing.assert_allclose((parts.p + parts.q)[:4], 0, atol=1e-7)  # what both have cancels
+    assert parts.p[4] == pytest.approx(parts.d, abs=1e-7)
+    assert attribute(P, Q, noise="explicit").p.shape == (6,)
+    assert attribute(P, P).d == 0.0
+    assert attribute(P, P).to_dict()["n"] == 400
+
+
+def test_parts_of_no_concepts():
+    assert attribute(soft(30, 0), soft(30, 2)).p.shape == (0,)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"mode": "rows"}, "mode='rows' must be one of 'exact', 'pairs'"), ({"mode": "pairs", "n_pairs": 1}, "n_pairs=1"),
+    ({"mode": "pairs", "n_pairs": 45}, "no fewer than the 45 pairs"), ({"mode": "pairs", "n_pairs": 9, "seed": -1}, "seed=-1"),
+    ({"mode": "pairs", "n_pairs": 2.5}, "n_pairs=2.5"), ({"noise": "loud"}, "noise='loud'"),
+])
+def test_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        align(soft(10, 2), soft(10, 3), **options)
+
+
+def test_kernels_check_their_arguments():
+    p = soft(10, 2)
+    sums, count = np.zeros((1, 2), np.int64), np.zeros((2, 4096), np.int64)
+    for call in (
+        lambda: _core.rand_parts(p, p[:5], np.zeros(4, np.int64), 0, 1), lambda: _core.rand_parts(p, p, np.zeros(3, np.int64), 0, 1),
+        lambda: _core.rand_parts(p, p, np.zeros(4, np.int64), 0, 2), lambda: _core.rand_draw([p, p], sums, count, count, 0, 2, 1),
+        lambda: _core.rand_draw([p, p, p], sums, count, count, 0, 0, 1),
+        lambda: _core.rand_draw([p[:1], p[:1]], sums, count, count, 0, 0, 1),
+    ):
+        with pytest.raises(ValueError):               # each has its own message; here it matters that none is accepted
+            call()

@@ -21,7 +21,7 @@ import pytest
 
 import semanticlens
 from semanticlens import _core, _kernels
-from semanticlens._kernels import adjoint, alignment, collect, contract, lens, nn, transformer
+from semanticlens._kernels import adjoint, alignment, collect, contract, lens, measures, nn, transformer
 from semanticlens.alignment.clustering import HDBSCAN
 from semanticlens.alignment.membership import new_membership, soft_membership
 
@@ -190,7 +190,7 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
     dense, vectors, examples, ids = floats(16 * size, 64), floats(32 * size, 16), floats(8 * size, 6, 16), np.arange(16 * size)
     top, best = collect.TopM(64, 4), collect.ClassTop(3, 64, 2)
     big, square, form = floats(2, 8 * size, 16 * size, 16 * size), contract.Variant("square"), contract.Form(padding=(1, 1, 1, 1))
-    channels, shares = floats(8 * size), np.abs(floats(16 * size, 4))
+    channels, shares = floats(8 * size), 0.1 * np.abs(floats(16 * size, 4))
     return {
         "build_info": _core.build_info,
         "conv2d": lambda: nn.conv2d(x, weight, padding=(1, 1, 1, 1), activation="relu", n_threads=2),
@@ -229,8 +229,23 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
         "redundancy": lambda: lens.redundancy(vectors, n_threads=2),
         "top_labels": lambda: lens.top_labels(vectors, vectors, 3, n_threads=2),
         "rand_pass": lambda: alignment.rand_pass([shares, shares[::-1].copy()], with_rows=True, n_threads=2),
+        "rand_parts": lambda: alignment.rand_parts(shares, shares[::-1].copy(), n_threads=2),
+        "rand_draw": lambda: alignment.rand_draw([shares, shares[::-1].copy()], 60, 1, n_threads=2),
         "concept_distances": lambda: alignment.concept_distances(shares.T.copy(), shares.T.copy(), n_threads=2),
         "hdbscan": lambda: digest(_cluster(vectors.astype(np.float64))),
+        **_measures(vectors),
+    }
+
+
+def _measures(x: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """The kernels of measures."""
+    wide, score = x.astype(np.float64), np.arange(32, dtype=np.float32)
+    return {
+        "cross": lambda: measures.cross(wide, wide, n_threads=2),
+        "pair_counts": lambda: measures.pair_counts(x, (-9.0, 9.0), 32, n_threads=2),
+        "pair_scores": lambda: measures.pair_scores(x, (-9.0, 9.0), score, x, (-9.0, 9.0), score, n_threads=2),
+        "pair_gauss": lambda: measures.pair_gauss(x, 0.1, x, 0.2, n_threads=2),
+        "near_rows": lambda: measures.near_rows(wide, 2, n_threads=2),
     }
 
 

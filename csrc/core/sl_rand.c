@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "sl/sl_cpu.h"
-#include "sl_tier.h"
+#include "sl_rand_private.h"
 
 enum { BLOCK = 256, PANELS = BLOCK / SL_RAND_COLS, TILE = SL_RAND_ROWS * SL_RAND_COLS };
 
@@ -41,22 +41,6 @@ plan(ptrdiff_t R, ptrdiff_t n, int with_rows, layout *at)
     return 0;
 }
 
-/* Fixed-point units in 1: the largest power of two for which M terms of at most 1 fit in 62 bits, and at most 2^40. */
-static double
-unit_of(ptrdiff_t n)
-{
-    const double pairs = 0.5 * (double)n * (double)(n - 1);
-    const int bits = 62 - (int)ceil(log2(pairs + 1.0));
-
-    return ldexp(1.0, bits < 40 ? bits : 40);
-}
-
-static int64_t
-fixed(double x, double unit)
-{
-    return (int64_t)llrint(x * unit);
-}
-
 /* A thread's buffers, carved from one allocation. */
 typedef struct {
     float *panels;   /* per representation (PANELS, k, 16) */
@@ -66,6 +50,7 @@ typedef struct {
     float *m;        /* (R, TILE) */
     float *row_sum;  /* (pairs, TILE), or none */
     int64_t *totals; /* (pairs + R), then (pairs, BLOCK) column sums if rows are wanted */
+    int64_t *bins;   /* (R, SL_RAND_BINS) counts, then sums; or none */
 } scratch;
 
 typedef struct {
@@ -105,61 +90,36 @@ carve(const job *w, float *floats, int64_t *totals)
     s.m = s.half_row + w->R * SL_RAND_ROWS;
     s.row_sum = w->with_rows ? s.m + w->R * TILE : NULL;
     s.totals = totals;
+    s.bins = NULL;
     return s;
 }
 
-/* out[g][a][l] = p[row + g * width + l][a], zeros past n; half[g * width + l] = half that row's sum. */
 static void
-pack(const sl_memberships *rep, ptrdiff_t n, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t width, float *restrict out,
-     float *restrict half)
+count_bins(const job *w, const scratch *s, const float *restrict m, ptrdiff_t r, ptrdiff_t row, ptrdiff_t col)
 {
-    for (ptrdiff_t i = 0; i < rows; i++) {
-        float *column = out + (i / width) * rep->k * width + i % width;
-        const float *source = rep->p + (row + i) * rep->k;
-        const int inside = row + i < n;
-        double sum = 0.0;
-
-        for (ptrdiff_t a = 0; a < rep->k; a++) {
-            const float value = inside ? source[a] : 0.0f;
-            column[a * width] = value;
-            sum += (double)value;
-        }
-        half[i] = (float)(0.5 * sum);
-    }
-}
-
-/* Pairs of the tile that do not exist (past n, or not i < j) get distance 0 in every representation. */
-static void
-mask(float *restrict m, ptrdiff_t n, ptrdiff_t row, ptrdiff_t col)
-{
-    for (ptrdiff_t i = 0; i < SL_RAND_ROWS; i++) {
-        for (ptrdiff_t j = 0; j < SL_RAND_COLS; j++) {
-            if (row + i >= n || col + j >= n || row + i >= col + j) {
-                m[i * SL_RAND_COLS + j] = 0.0f;
-            }
-        }
-    }
-}
-
-static void
-count_bins(const job *w, const float *restrict m, ptrdiff_t r, ptrdiff_t row, ptrdiff_t col)
-{
-    int64_t *count = w->sums + w->at.bin_count + r * SL_RAND_BINS;
-    int64_t *sum = w->sums + w->at.bin_sum + r * SL_RAND_BINS;
+    int64_t *count = s->bins + r * SL_RAND_BINS, *sum = count + w->R * SL_RAND_BINS;
 
     for (ptrdiff_t i = 0; i < SL_RAND_ROWS && row + i < w->n; i++) {
         for (ptrdiff_t j = 0; j < SL_RAND_COLS && col + j < w->n; j++) {
             if (row + i < col + j) {
                 const float d = m[i * SL_RAND_COLS + j];
                 const float x = d > 0.0f ? (d < 1.0f ? d : 1.0f) : 0.0f;
-                const ptrdiff_t b = (ptrdiff_t)(x * (float)SL_RAND_BINS);
-                const ptrdiff_t bin = b < SL_RAND_BINS ? b : SL_RAND_BINS - 1;
-                const int64_t amount = fixed((double)x, w->unit);
-#pragma omp atomic
+                const int b = (int)(x * (float)SL_RAND_BINS), bin = b < SL_RAND_BINS ? b : SL_RAND_BINS - 1;
                 count[bin] += 1;
-#pragma omp atomic
-                sum[bin] += amount;
+                sum[bin] += sl_rand_fixed((double)x, w->unit);
             }
+        }
+    }
+}
+
+/* Adds a thread's distributions to the shared ones, which lie as they do: counts, then sums. */
+static void
+flush_bins(const job *w, const scratch *s)
+{
+    for (ptrdiff_t b = 0; b < 2 * w->R * SL_RAND_BINS; b++) {
+        if (s->bins[b] != 0) {
+#pragma omp atomic
+            w->sums[w->at.bin_count + b] += s->bins[b];
         }
     }
 }
@@ -169,7 +129,7 @@ static void
 add_columns(const float *restrict col, double unit, int64_t *restrict total, int64_t *restrict columns)
 {
     for (int j = 0; j < SL_RAND_COLS; j++) {
-        const int64_t amount = fixed((double)col[j], unit);
+        const int64_t amount = sl_rand_fixed((double)col[j], unit);
         *total += amount;
         if (columns != NULL) {
             columns[j] += amount;
@@ -193,10 +153,10 @@ visit_tile(const job *w, scratch *s, ptrdiff_t row, ptrdiff_t block, ptrdiff_t p
                            s->panels + w->first[r] * BLOCK + panel * k * SL_RAND_COLS, k,
                            s->half_row + r * SL_RAND_ROWS, s->half_col + r * BLOCK + panel * SL_RAND_COLS, m);
         if (edge) {
-            mask(m, w->n, row, col);
+            sl_rand_mask(m, w->n, row, col);
         }
         if (with_bins) {
-            count_bins(w, m, r, row, col);
+            count_bins(w, s, m, r, row, col);
         }
         w->tier->rand_difference(m, zeros, columns, NULL);
         add_columns(columns, w->unit, s->totals + w->at.pairs + r, NULL);
@@ -222,7 +182,7 @@ flush_rows(const job *w, const scratch *s, ptrdiff_t row)
             for (int j = 0; j < SL_RAND_COLS; j++) {
                 sum += (double)lanes[j];
             }
-            const int64_t amount = fixed(sum, w->unit);
+            const int64_t amount = sl_rand_fixed(sum, w->unit);
 #pragma omp atomic
             w->sums[w->at.rows + pair * w->n + row + i] += amount;
         }
@@ -252,12 +212,13 @@ visit_block(const job *w, scratch *s, ptrdiff_t index, int bin_every)
 
     memset(s->totals, 0, (size_t)totals_needed(w) * sizeof *s->totals);
     for (ptrdiff_t r = 0; r < w->R; r++) {
-        pack(&w->reps[r], w->n, block, BLOCK, SL_RAND_COLS, s->panels + w->first[r] * BLOCK, s->half_col + r * BLOCK);
+        sl_rand_pack(&w->reps[r], w->n, block, BLOCK, SL_RAND_COLS, s->panels + w->first[r] * BLOCK,
+                     s->half_col + r * BLOCK);
     }
     for (ptrdiff_t row = 0; row < block + BLOCK && row < w->n; row += SL_RAND_ROWS) {
         for (ptrdiff_t r = 0; r < w->R; r++) {
-            pack(&w->reps[r], w->n, row, SL_RAND_ROWS, 4, s->groups + w->first[r] * SL_RAND_ROWS,
-                 s->half_row + r * SL_RAND_ROWS);
+            sl_rand_pack(&w->reps[r], w->n, row, SL_RAND_ROWS, 4, s->groups + w->first[r] * SL_RAND_ROWS,
+                         s->half_row + r * SL_RAND_ROWS);
         }
         if (w->with_rows) {
             memset(s->row_sum, 0, (size_t)(w->at.pairs * TILE) * sizeof *s->row_sum);
@@ -297,7 +258,8 @@ sl_rand_accumulate(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, ptrdiff
     job w = {.reps = reps, .R = R, .n = n, .with_rows = with_rows, .sums = sums, .tier = sl_tier_get()};
     ptrdiff_t *first = NULL, per_thread, all, blocks = end - begin;
     float *floats = NULL;
-    int64_t *totals = NULL;
+    int64_t *totals = NULL, *bins = NULL;
+    const ptrdiff_t bins_each = bin_every > 0 ? 2 * R * SL_RAND_BINS : 0;
     sl_status status = SL_ERR_NOMEM;
     const int threads = sl_threads(n_threads < 1 ? 1 : n_threads);
 
@@ -307,7 +269,7 @@ sl_rand_accumulate(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, ptrdiff
     if (plan(R, n, with_rows, &w.at) < 0) {
         return SL_ERR_OVERFLOW;
     }
-    w.unit = unit_of(n);
+    w.unit = sl_rand_unit(n);
     first = sl_alloc(R + 1, sizeof *first);
     if (first == NULL) {
         return SL_ERR_NOMEM;
@@ -328,20 +290,27 @@ sl_rand_accumulate(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, ptrdiff
     }
     floats = sl_alloc(all, sizeof *floats);
     totals = sl_alloc(totals_needed(&w) * threads, sizeof *totals);
-    if (floats == NULL || totals == NULL) {
+    bins = sl_alloc(bins_each * threads, sizeof *bins);
+    if (floats == NULL || totals == NULL || bins == NULL) {
         goto done;
     }
 #pragma omp parallel num_threads(threads) if (threads > 1 && blocks > 1)
     {
         const int t = sl_thread_index();
         scratch s = carve(&w, floats + t * per_thread, totals + t * totals_needed(&w));
+        s.bins = bins + t * bins_each;
+        memset(s.bins, 0, (size_t)bins_each * sizeof *s.bins);
 #pragma omp for schedule(dynamic, 1)
         for (ptrdiff_t b = 0; b < blocks; b++) {
             visit_block(&w, &s, end - 1 - b, bin_every); /* the longest first */
         }
+        if (bins_each > 0) {
+            flush_bins(&w, &s);
+        }
     }
     status = SL_OK;
 done:
+    sl_free(bins);
     sl_free(totals);
     sl_free(floats);
     sl_free(first);
@@ -352,7 +321,7 @@ sl_status
 sl_rand_finish(const int64_t *sums, ptrdiff_t R, ptrdiff_t n, int with_rows, const sl_rand_result *result)
 {
     layout at;
-    const double scale = 1.0 / (unit_of(n < 2 ? 2 : n) * 0.5 * (double)n * (double)(n - 1));
+    const double scale = 1.0 / (sl_rand_unit(n < 2 ? 2 : n) * 0.5 * (double)n * (double)(n - 1));
     ptrdiff_t pair = 0;
 
     if (plan(R, n, with_rows, &at) < 0 || (result->row_difference != NULL && !with_rows)) {
@@ -368,14 +337,14 @@ sl_rand_finish(const int64_t *sums, ptrdiff_t R, ptrdiff_t n, int with_rows, con
         }
     }
     for (ptrdiff_t i = 0; result->row_difference != NULL && i < at.pairs * n; i++) {
-        result->row_difference[i] = (double)sums[at.rows + i] / (unit_of(n) * (double)(n - 1));
+        result->row_difference[i] = (double)sums[at.rows + i] / (sl_rand_unit(n) * (double)(n - 1));
     }
     for (ptrdiff_t b = 0; b < R * SL_RAND_BINS; b++) {
         if (result->bin_count != NULL) {
             result->bin_count[b] = sums[at.bin_count + b];
         }
         if (result->bin_sum != NULL) {
-            result->bin_sum[b] = (double)sums[at.bin_sum + b] / unit_of(n);
+            result->bin_sum[b] = (double)sums[at.bin_sum + b] / sl_rand_unit(n);
         }
     }
     return SL_OK;

@@ -62,12 +62,36 @@ typedef struct {
     void (*rand_tile)(const float *restrict rows, const float *restrict panel, ptrdiff_t k,
                       const float *restrict half_row, const float *restrict half_col, float *restrict m);
     void (*rand_difference)(const float *restrict x, const float *restrict y, float *restrict col, float *restrict row);
+    void (*rand_parts)(const float *restrict rows, const float *restrict panel, ptrdiff_t k, const float *restrict sign,
+                       double *restrict out);
+    double (*rand_distance)(const float *restrict x, const float *restrict y, ptrdiff_t k);
     /* Squared distances of one point to a block, of a block to a box; see tier_space_inl.h. */
     void (*space_points)(const double *restrict block, const double *restrict q, ptrdiff_t d, double bound,
                          double *restrict out);
     void (*space_box)(const double *restrict block, const double *restrict box, ptrdiff_t d, double *restrict out);
-    void (*space_nearest)(const double *restrict block, const double *restrict others, ptrdiff_t count, ptrdiff_t d,
-                          double *restrict best);
+
+    void (*cells_find)(const float *restrict p, const float *restrict q, float sign, int fine, ptrdiff_t n,
+                       float *restrict v, int32_t *restrict cell);
+
+    /* See tier_member_inl.h. */
+    void (*member_values)(const float *restrict block, const float *restrict negated, const float *restrict half,
+                          ptrdiff_t groups, ptrdiff_t d, float *restrict value, float *restrict least);
+    void (*member_nearest)(const float *restrict value, const float *restrict bound, ptrdiff_t m,
+                           const double *restrict x, const double *restrict exemplars, ptrdiff_t ld,
+                           double *restrict best);
+    void (*member_nearness)(double *restrict u, ptrdiff_t K, double at_exemplar);
+    double (*member_weigh)(double *restrict u, const double *restrict height, const double *restrict e, ptrdiff_t K,
+                           int fresh, double own, double others, double lam, double most, double *highest);
+
+    /* See tier_gram_inl.h. */
+    void (*gram_bins)(const float *product, const float *square, float own, float low, float scale, int32_t last,
+                      ptrdiff_t n, int32_t *bins);
+    void (*gram_gauss)(float *product, const float *square, float own, float rate, ptrdiff_t n);
+    void (*gram_sums)(const float *k, const float *l, ptrdiff_t n, double *col_k, double *col_l, double *sums);
+    ptrdiff_t (*gram_hits)(const float *product, float limit, const float *limits, ptrdiff_t n, int32_t *hits);
+    double (*gram_dot)(const double *a, const double *b, ptrdiff_t d);
+    ptrdiff_t cross_rows, cross_columns;
+    void (*cross_tile)(const double *left, const double *right, ptrdiff_t depth, double *c, ptrdiff_t ldc);
 
     const struct sl_lens_loops *lens; /* scores, cosines, labels */
 

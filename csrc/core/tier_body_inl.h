@@ -12,6 +12,9 @@
 #include "tier_rand_inl.h"
 #include "tier_lens_inl.h"
 #include "tier_space_inl.h"
+#include "tier_gram_inl.h"
+#include "tier_cells_inl.h"
+#include "tier_member_inl.h"
 #include "tier_topm_inl.h"
 
 #include "tier_thin_inl.h"
@@ -32,9 +35,23 @@ const sl_tier SL_TIER = {
     .lanes = SL_LANES,
     .rand_tile = rand_tile,
     .rand_difference = rand_difference,
+    .rand_parts = rand_parts,
+    .rand_distance = rand_distance,
     .space_points = space_points,
     .space_box = space_box,
-    .space_nearest = space_nearest,
+    .cells_find = cells_find,
+    .member_values = member_values,
+    .member_nearest = member_nearest,
+    .member_nearness = member_nearness,
+    .member_weigh = member_weigh,
+    .gram_bins = gram_bins,
+    .gram_gauss = gram_gauss,
+    .gram_sums = gram_sums,
+    .gram_hits = gram_hits,
+    .gram_dot = gram_dot,
+    .cross_rows = SL_CROSS_ROWS,
+    .cross_columns = SL_CROSS_COLUMNS,
+    .cross_tile = cross_tile,
     .mr = SL_MR,
     .nr = SL_NR,
     .gemm_panel = gemm_panel,

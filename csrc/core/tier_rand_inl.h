@@ -86,3 +86,68 @@ rand_difference(const float *restrict x, const float *restrict y, float *restric
         v_store(col + v * SL_LANES, sum[v]);
     }
 }
+
+/* out[a] = sum over the tile of sign[i][j] |rows[i][a] - panel[a][j]|; rows in groups [16][k][4] as for rand_tile, sign (SL_RAND_ROWS, SL_RAND_COLS). */
+static void
+rand_parts(const float *restrict rows, const float *restrict panel, ptrdiff_t k, const float *restrict sign,
+           double *restrict out)
+{
+    for (ptrdiff_t a = 0; a < k; a++) {
+        vf sum[4][RAND_VECTORS], q[RAND_VECTORS];
+        float lanes[SL_RAND_COLS];
+        double total = 0.0;
+        for (int v = 0; v < RAND_VECTORS; v++) {
+            q[v] = v_load(panel + a * SL_RAND_COLS + v * SL_LANES);
+            for (int i = 0; i < 4; i++) {
+                sum[i][v] = v_all(0.0f);
+            }
+        }
+        for (ptrdiff_t g = 0; g < SL_RAND_ROWS; g += 4) {
+            for (int i = 0; i < 4; i++) {
+                const vf x = v_all(rows[g * k + a * 4 + i]);
+                for (int v = 0; v < RAND_VECTORS; v++) {
+                    const vf difference = x - q[v];
+                    sum[i][v] =
+                        v_fma(rand_abs(difference), v_load(sign + (g + i) * SL_RAND_COLS + v * SL_LANES), sum[i][v]);
+                }
+            }
+        }
+        for (int v = 0; v < RAND_VECTORS; v++) {
+            v_store(lanes + v * SL_LANES, (sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v]));
+        }
+        for (int l = 0; l < SL_RAND_COLS; l++) {
+            total += (double)lanes[l];
+        }
+        out[a] = total;
+    }
+}
+
+/* Half the L1 distance of two rows; 16 lanes. */
+static double
+rand_distance(const float *restrict x, const float *restrict y, ptrdiff_t k)
+{
+    vf sum[RAND_VECTORS];
+    float lanes[SL_RAND_COLS];
+    double total = 0.0;
+    ptrdiff_t a = 0;
+
+    for (int v = 0; v < RAND_VECTORS; v++) {
+        sum[v] = v_all(0.0f);
+    }
+    for (; a + SL_RAND_COLS <= k; a += SL_RAND_COLS) {
+        for (int v = 0; v < RAND_VECTORS; v++) {
+            const vf difference = v_load(x + a + v * SL_LANES) - v_load(y + a + v * SL_LANES);
+            sum[v] += rand_abs(difference);
+        }
+    }
+    for (int v = 0; v < RAND_VECTORS; v++) {
+        v_store(lanes + v * SL_LANES, sum[v]);
+    }
+    for (int l = 0; a < k; a++, l++) {
+        lanes[l] += x[a] > y[a] ? x[a] - y[a] : y[a] - x[a];
+    }
+    for (int l = 0; l < SL_RAND_COLS; l++) {
+        total += (double)lanes[l];
+    }
+    return 0.5 * total;
+}

@@ -13,6 +13,7 @@ extern PyMethodDef sl_cosine_methods[];
 extern PyMethodDef sl_elementwise_methods[];
 extern PyMethodDef sl_hdbscan_methods[];
 extern PyMethodDef sl_matmul_methods[];
+extern PyMethodDef sl_measures_methods[];
 extern PyMethodDef sl_nn_methods[];
 extern PyMethodDef sl_scores_methods[];
 extern PyMethodDef sl_topm_methods[];
@@ -29,6 +30,7 @@ static PyMethodDef *const families[] = {
     sl_elementwise_methods,
     sl_hdbscan_methods,
     sl_matmul_methods,
+    sl_measures_methods,
     sl_nn_methods,
     sl_scores_methods,
     sl_topm_methods,

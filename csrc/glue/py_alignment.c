@@ -182,6 +182,97 @@ done:
     return result;
 }
 
+PyDoc_STRVAR(doc_rand_parts,
+             "rand_parts(p, q, parts, begin, end, *, n_threads=1)\n--\n\n"
+             "Add the parts of the concepts from block rows [begin, end) to parts (Kp + Kq,), in place; "
+             "returns their unit.");
+
+static PyObject *
+py_rand_parts(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"p", "q", "parts", "begin", "end", "n_threads", NULL};
+    PyObject *p_in, *q_in, *parts_in, *result = NULL;
+    PyArrayObject *p = NULL, *q = NULL, *parts = NULL;
+    Py_ssize_t begin, end;
+    int n_threads = 1;
+    sl_status status;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOnn|$i:rand_parts", names, &p_in, &q_in, &parts_in, &begin, &end,
+                                     &n_threads)) {
+        return NULL;
+    }
+    if ((p = sl_array(p_in, NPY_FLOAT, 2, "p")) == NULL || (q = sl_array(q_in, NPY_FLOAT, 2, "q")) == NULL ||
+        sl_same_length(q, 0, p, 0, "q", "p") < 0 || (parts = sl_array_inout(parts_in, NPY_INT64, 1, "parts")) == NULL) {
+        goto done;
+    }
+    const sl_memberships left = {PyArray_DATA(p), PyArray_DIM(p, 1)}, right = {PyArray_DATA(q), PyArray_DIM(q, 1)};
+    if (PyArray_DIM(parts, 0) != left.k + right.k) {
+        PyErr_SetString(PyExc_ValueError, "parts must have one entry for each concept of p and of q");
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS status =
+        sl_rand_parts(&left, &right, PyArray_DIM(p, 0), begin, end, PyArray_DATA(parts), n_threads);
+    Py_END_ALLOW_THREADS if (sl_raise(status,
+                                      "rand_parts: need at least two samples, begin and end in [0, rand_blocks(n)], "
+                                      "n_threads at least 1") == 0)
+    {
+        result = PyFloat_FromDouble(sl_rand_part_unit(PyArray_DIM(p, 0)));
+    }
+done:
+    Py_XDECREF((PyObject *)parts);
+    Py_XDECREF((PyObject *)q);
+    Py_XDECREF((PyObject *)p);
+    return result;
+}
+
+PyDoc_STRVAR(doc_rand_draw,
+             "rand_draw(memberships, sums, bin_count, bin_sum, seed, begin, end, *, n_threads=1)\n--\n\n"
+             "Add random pairs, draws [begin, end) of seed, to the int64 arrays, in place; see sl_rand.h.");
+
+static PyObject *
+py_rand_draw(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"memberships", "sums", "bin_count", "bin_sum", "seed", "begin", "end", "n_threads", NULL};
+    PyObject *list, *in[3], *result = NULL;
+    PyArrayObject *out[3] = {NULL, NULL, NULL};
+    representations reps = {0, 0, NULL, NULL};
+    unsigned long long seed;
+    Py_ssize_t begin, end;
+    int n_threads = 1;
+    sl_status status;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOKnn|$i:rand_draw", names, &list, &in[0], &in[1], &in[2], &seed,
+                                     &begin, &end, &n_threads) ||
+        representations_read(list, &reps) < 0) {
+        goto done;
+    }
+    for (int t = 0; t < 3; t++) {
+        const npy_intp rows = t == 0 ? reps.n_reps * (reps.n_reps - 1) / 2 : reps.n_reps;
+        out[t] = sl_array_inout(in[t], NPY_INT64, 2, names[t + 1]);
+        if (out[t] == NULL) {
+            goto done;
+        }
+        if (PyArray_DIM(out[t], 0) != rows || PyArray_DIM(out[t], 1) != (t == 0 ? 2 : SL_RAND_BINS)) {
+            PyErr_Format(PyExc_ValueError, "%s has the wrong shape for these memberships", names[t + 1]);
+            goto done;
+        }
+    }
+    Py_BEGIN_ALLOW_THREADS status =
+        sl_rand_draw(reps.views, reps.n_reps, reps.rows, seed, begin, end, PyArray_DATA(out[0]), PyArray_DATA(out[1]),
+                     PyArray_DATA(out[2]), n_threads);
+    Py_END_ALLOW_THREADS if (sl_raise(status, "rand_draw: need two samples, 0 <= begin <= end <= 2^32, n_threads at "
+                                              "least 1") == 0)
+    {
+        result = Py_NewRef(Py_None);
+    }
+done:
+    for (int t = 0; t < 3; t++) {
+        Py_XDECREF((PyObject *)out[t]);
+    }
+    representations_clear(&reps);
+    return result;
+}
+
 PyDoc_STRVAR(doc_concept_distances,
              "concept_distances(p, p_sorted, q, q_sorted, distance, lone, begin, end, *, n_threads=1)\n--\n\n"
              "Fill rows [begin, end) of distance and lone, in place; see semanticlens.alignment.pairs.");
@@ -222,7 +313,8 @@ py_concept_distances(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs
     q = (sl_concepts){PyArray_DATA(array[2]), PyArray_DATA(array[3]), PyArray_DIM(array[2], 0)};
     Py_BEGIN_ALLOW_THREADS status = sl_concept_distances_f32(&p, &q, PyArray_DIM(array[0], 1), begin, end,
                                                              PyArray_DATA(array[4]), PyArray_DATA(array[5]), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "concept_distances: need at least two samples, begin and end in [0, "
+    Py_END_ALLOW_THREADS if (sl_raise(status, "concept_distances: need 2 to 2^23 samples, entries of at most 2, begin "
+                                              "and end in [0, "
                                               "p.shape[0]], n_threads at least 1") == 0)
     {
         result = Py_NewRef(Py_None);
@@ -237,6 +329,6 @@ done:
 #define ENTRY(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_VARARGS | METH_KEYWORDS, doc_##name}
 
 PyMethodDef sl_alignment_methods[] = {
-    ENTRY(rand_blocks), ENTRY(rand_sums),         ENTRY(rand_accumulate),
-    ENTRY(rand_finish), ENTRY(concept_distances), {NULL, NULL, 0, NULL},
+    ENTRY(rand_blocks), ENTRY(rand_sums), ENTRY(rand_accumulate),   ENTRY(rand_finish),
+    ENTRY(rand_parts),  ENTRY(rand_draw), ENTRY(concept_distances), {NULL, NULL, 0, NULL},
 };

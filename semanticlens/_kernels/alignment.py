@@ -17,6 +17,9 @@ I64 = NDArray[np.int64]
 
 BLOCKS_A_CALL = 8  # block rows between two looks at the keyboard and the progress bar
 CONCEPTS_A_CALL = 8
+DRAWS_A_CALL = 1 << 18
+BINS = 4096  # SL_RAND_BINS
+DRAW_UNIT = 2.0**30
 
 
 def rand_pass(
@@ -42,6 +45,42 @@ def rand_pass(
             memberships, sums, start, min(start + BLOCKS_A_CALL, blocks), bin_every=bin_every, with_rows=with_rows, n_threads=threads
         )
     return _core.rand_finish(sums, len(memberships), n, with_rows=with_rows)
+
+
+def rand_parts(p: F32, q: F32, *, progress: bool = False, n_threads: int | None = None) -> tuple[F64, F64]:
+    """Parts (Kp,) and (Kq,) of the concepts in the discordance: d = sum of the first - sum of the second."""
+    threads = resolve_threads(n_threads)
+    n, blocks, unit = len(p), _core.rand_blocks(len(p)), 1.0
+    parts = np.zeros(p.shape[1] + q.shape[1], np.int64)
+    for start in track(list(range(0, blocks, BLOCKS_A_CALL))[::-1], progress=progress, what="pairs", unit="block"):
+        unit = _core.rand_parts(p, q, parts, start, min(start + BLOCKS_A_CALL, blocks), n_threads=threads)
+    means = parts / (unit * n * (n - 1))
+    return means[: p.shape[1]], means[p.shape[1] :]
+
+
+def rand_draw(
+    memberships: Sequence[F32], draws: int, seed: int, *, progress: bool = False, n_threads: int | None = None
+) -> tuple[F64, F64, I64, F64]:
+    """Random pairs of rows of R aligned membership matrices.
+
+    Returns
+    -------
+    mean, square : (R, R) float64
+        Means over the pairs of |m_r - m_s| and of its square.
+    bin_count, bin_sum : (R, 4096) int64 and float64
+        Distribution of the pair distances.
+    """
+    threads, R = resolve_threads(n_threads), len(memberships)
+    sums = np.zeros((R * (R - 1) // 2, 2), np.int64)
+    count, total = np.zeros((R, BINS), np.int64), np.zeros((R, BINS), np.int64)
+    for start in track(range(0, draws, DRAWS_A_CALL), progress=progress, what="pairs", unit=f"{DRAWS_A_CALL} pairs"):
+        _core.rand_draw(memberships, sums, count, total, seed, start, min(start + DRAWS_A_CALL, draws), n_threads=threads)
+    mean, square = np.zeros((R, R)), np.zeros((R, R))
+    upper = np.triu_indices(R, 1)
+    for out, column in ((mean, 0), (square, 1)):
+        out[upper] = sums[:, column] / (draws * DRAW_UNIT)
+        out += out.T
+    return mean, square, count, total / DRAW_UNIT
 
 
 def concept_distances(p: F32, q: F32, *, progress: bool = False, n_threads: int | None = None) -> tuple[F64, F64, F64]:

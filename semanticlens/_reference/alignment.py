@@ -57,3 +57,26 @@ def concept_distances_by_sorting(p: Array, q: Array) -> Array:
     p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
     both = np.stack([spread(row + q) + spread(row - q) for row in p]) if len(p) else np.zeros((0, len(q)))
     return (both - spread(p)[:, None] - spread(q)[None]) / (n * (n - 1))
+
+
+def parts(p: Array, q: Array) -> tuple[Array, Array]:
+    """Signed parts of the concepts in the discordance: c_a = mean over pairs of sign(m_P - m_Q) |p_ia - p_ja| / 2."""
+    i, j = np.triu_indices(len(p), 1)
+    sign = np.sign(pair_distances(p) - pair_distances(q))[:, None]
+    sides = (np.asarray(side, dtype=np.float64) for side in (p, q))
+    c_p, c_q = ((sign * np.abs(side[i] - side[j])).mean(axis=0) / 2 for side in sides)
+    return c_p, c_q
+
+
+def draw(seed: int, number: int, n: int) -> tuple[int, int]:
+    """The pair of rows that draw ``number`` of ``seed`` is."""
+    whole = (1 << 64) - 1
+
+    def mix(z: int) -> int:
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & whole
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & whole
+        return z ^ z >> 31
+
+    base = mix(seed + 0x9E3779B97F4A7C15 & whole) + number * 0x9E3779B97F4A7C15 & whole
+    i, j = mix(base) * n >> 64, mix(base ^ 0xD1B54A32D192ED03) * (n - 1) >> 64
+    return i, j + (j >= i)

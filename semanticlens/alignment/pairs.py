@@ -138,8 +138,7 @@ def concept_distances(P: ArrayLike, Q: ArrayLike, *, progress: bool = False, n_t
     ----------
     P, Q : array-like of shape (n, Kp) and (n, Kq), float
         Proximities of the same samples in the same order; see :func:`semanticlens.alignment.proximities`. Give the
-        same matrix twice for the
-        distances between the concepts of one representation.
+        same matrix twice for the distances between the concepts of one representation: half the work, zeros on the diagonal.
     progress : bool
     n_threads : int, optional
 
@@ -151,9 +150,10 @@ def concept_distances(P: ArrayLike, Q: ArrayLike, *, progress: bool = False, n_t
     -----
     O(Kp Kq n) on average instead of O(Kp Kq n^2): see ``sl_concept_pairs.h`` for the identity. Agrees with the definition to 5e-8.
     """
-    p, q = proximities(P, name="P"), proximities(Q, name="Q")
+    p = proximities(P, name="P")
+    q = p if Q is P else proximities(Q, name="Q")
     same_rows([p, q], ["P", "Q"])
-    distance, lone_p, lone_q = kernels.concept_distances(
-        np.ascontiguousarray(p.T), np.ascontiguousarray(q.T), progress=progress, n_threads=n_threads
-    )
+    columns = np.ascontiguousarray(p.T)
+    others = columns if Q is P else np.ascontiguousarray(q.T)
+    distance, lone_p, lone_q = kernels.concept_distances(columns, others, progress=progress, n_threads=n_threads)
     return ConceptDistances(distance=distance, lone_p=lone_p, lone_q=lone_q, n=len(p))

@@ -54,4 +54,26 @@ ptrdiff_t sl_rand_sums_size(ptrdiff_t R, ptrdiff_t n, int with_rows);
 /* Turns the sums of a complete pass into means.  SL_ERR_ARG as above. */
 sl_status sl_rand_finish(const int64_t *sums, ptrdiff_t R, ptrdiff_t n, int with_rows, const sl_rand_result *result);
 
+/* Additive parts of the discordance of two representations, restricted to block rows [begin, end) of sl_rand_blocks(n):
+ *
+ *   parts[a] += sum s_ij |P[i,a] - P[j,a]|, a < K_P;   parts[K_P + b] += sum s_ij |Q[i,b] - Q[j,b]|,   s_ij = sign(m_P(i,j) - m_Q(i,j)),
+ *
+ * in units of 1 / sl_rand_part_unit(n): with all block rows, half of (sum of the first K_P - sum of the rest) over the number of pairs is d.
+ * Same conditions, errors and cost as sl_rand_accumulate, times about three; any n_threads gives the same bits. */
+sl_status sl_rand_parts(const sl_memberships *p, const sl_memberships *q, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end,
+                        int64_t *parts, int n_threads);
+double sl_rand_part_unit(ptrdiff_t n);
+
+/* The same means from pairs drawn at random, with replacement: draws [begin, end), a draw being the function of (seed, its number) alone.
+ *
+ * sums       (R(R-1)/2, 2): sum of |m_r - m_s| and of its square, pairs r < s in row order, and
+ * bin_count  (R, SL_RAND_BINS), bin_sum (R, SL_RAND_BINS) as in sl_rand_result; all are added to, sums and bin_sum in units of 2^-30.
+ * At most 2^32 draws in all.  O(draws (sum K + R^2)).  SL_ERR_ARG: R < 1, n < 2 or n >= 2^32, a negative k, a bad range,
+ * n_threads < 1; SL_ERR_NOMEM. */
+sl_status sl_rand_draw(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, uint64_t seed, ptrdiff_t begin,
+                       ptrdiff_t end, int64_t *sums, int64_t *bin_count, int64_t *bin_sum, int n_threads);
+
+/* The two samples of a draw, i != j, each pair equally likely (up to n / 2^64). */
+void sl_rand_pair(uint64_t seed, uint64_t draw, ptrdiff_t n, ptrdiff_t *i, ptrdiff_t *j);
+
 #endif
