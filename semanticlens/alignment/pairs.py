@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from semanticlens._kernels import alignment as kernels
 from semanticlens.alignment.assignment import assign
 from semanticlens.alignment.index import proximities, same_rows
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 UNIVERSAL, SEMI_UNIVERSAL, SEMI_UNIQUE, UNIQUE = "universal", "semi-universal", "semi-unique", "unique"
 KINDS = (UNIVERSAL, SEMI_UNIVERSAL, SEMI_UNIQUE, UNIQUE)
@@ -129,6 +132,12 @@ class ConceptDistances:
             kind = KINDS[int(np.searchsorted(values, m.relative if relative else m.distance))]
             kinds_p[m.a] = kinds_q[m.b] = kind
         return tuple(kinds_p), tuple(kinds_q)
+
+    def plot(self, *, relative: bool = True, **options: Any) -> Image.Image:
+        """Draw the distances as a heat map in the order of the matching; see :func:`semanticlens.plot.alignment_pairs.picture`."""
+        from semanticlens.plot.alignment_pairs import picture
+
+        return picture(self, relative=relative, **options)
 
 
 def concept_distances(P: ArrayLike, Q: ArrayLike, *, progress: bool = False, n_threads: int | None = None) -> ConceptDistances:

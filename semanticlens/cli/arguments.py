@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     whole.set_defaults(command=None, threads=None, traceback=False)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_info, _add_build, _add_search, _add_label, _add_scores, _add_report, _add_card, _add_demo):
+    for add in (_add_info, _add_build, _add_search, _add_label, _add_scores, _add_report, _add_card, _add_align, _add_demo):
         add(commands)
     return whole
 
@@ -224,6 +224,34 @@ def _add_card(commands: _Commands) -> None:
     _add_query_options(parser)
     parser.add_argument("--examples", type=_count, default=12, metavar="N", help="pictures shown (default: %(default)s)")
     parser.add_argument("--font", metavar="FILE", help="a .ttf or .otf for scripts that no font here covers")
+
+
+def _add_align(commands: _Commands) -> None:
+    parser = _command(
+        commands, "align", "which concepts two networks share",
+        "Compare the concepts of two networks, layer by layer and concept by concept, over the same samples.\n\n"
+        "A and B are .npz files with one matrix (samples, concepts) of proximities per layer: at least 0, row sums at most 1.  With\n"
+        "--features the matrices are feature vectors (samples, features) and concepts are found first; feature files\n"
+        "(.safetensors) say so themselves.  sample_ids, whole numbers, one per row, lets a wrong order of rows be seen.",
+        "a.npz b.npz\na.npz b.npz --json > result.json\nresnet20.safetensors resnet56.safetensors --images photos/ --out "
+        "alignment.html", json=True,
+    )  # fmt: skip
+    parser.add_argument("a", metavar="A")
+    parser.add_argument("b", metavar="B")
+    parser.add_argument("--out", metavar="FILE.html", help="also write a report; replaced if it exists")
+    parser.add_argument("--images", metavar="IMAGES", help="a folder or zip file of the pictures that sample_ids count, for the report")
+    parser.add_argument("--labels", choices=("none", "folders"), default="none", help="folders: the class of a picture is its first folder")
+    parser.add_argument("--features", action="store_true", help="the matrices are features: find concepts (NLMCD) first")
+    parser.add_argument(
+        "--min-cluster-size", type=_positive, metavar="N", help="of the concepts to be found (default: by the number of samples)"
+    )
+    parser.add_argument("--noise", choices=("implicit", "explicit"), default="implicit", help="what the missing mass of a row means")
+    parser.add_argument(
+        "--cuts", nargs=3, type=float, default=(0.25, 0.5, 0.75), metavar="X",
+        help="relative distances up to which concepts are universal, semi-universal, semi-unique (default: 0.25 0.5 0.75)",
+    )  # fmt: skip
+    parser.add_argument("--pairs", nargs="+", metavar="LA:LB", help="layers to take apart (default: the most alike, and the last)")
+    parser.add_argument("--title", metavar="TEXT", help="of the report")
 
 
 def _add_demo(commands: _Commands) -> None:

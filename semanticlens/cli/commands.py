@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from semanticlens.encoders import Encoder
     from semanticlens.lens.database import ConceptDB
 
-__all__ = ["build", "card", "demo", "info", "label", "printable", "report", "scores", "search", "state_files"]
+__all__ = ["align", "build", "card", "demo", "info", "label", "printable", "report", "scores", "search", "state_files"]
 
 
 def printable(text: str) -> str:
@@ -343,6 +343,19 @@ def card(options: argparse.Namespace) -> None:
     labels = None if words is None else _labels(db, options, words)
     drawn = db.card(options.layer, options.component, labels=labels, n_examples=options.examples, font=options.font)
     _say(f"{drawn.save(out)}: {drawn.image.width} x {drawn.image.height} pixels")
+
+
+def align(options: argparse.Namespace) -> None:
+    """Two networks compared."""
+    from semanticlens.cli.align import compared, summary
+
+    out = None if options.out is None else _target(options.out, (".html", ".htm"), "--out")
+    images = None if options.images is None else _images(Path(options.images), options.labels)
+    found = compared(options, images, _progress(options))
+    if out is not None:
+        found.report(out, title=options.title)
+        _note(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    _show(found.to_dict(), summary(found), options)
 
 
 def demo(options: argparse.Namespace) -> int:
