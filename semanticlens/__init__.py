@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from semanticlens.lens.collect import collect
     from semanticlens.lens.database import ConceptDB
     from semanticlens.lens.examples import ConceptExamples
+    from semanticlens.nn import edit
     from semanticlens.nn.load import load
     from semanticlens.nn.network import Network
 
-_MODULES = ("alignment", "data", "encoders", "io", "lens", "nn", "plot")
+_ELSEWHERE = {"edit": "nn.edit"}
+_MODULES = ("alignment", "data", "edit", "encoders", "io", "lens", "nn", "plot")
 _NAMES = {
     "build_info": "_kernels", "get_num_threads": "_kernels", "num_threads": "_kernels", "set_num_threads": "_kernels",
     "load": "nn.load", "Network": "nn.network",
@@ -56,6 +58,7 @@ __all__ = [
     "build_info",
     "collect",
     "data",
+    "edit",
     "encoders",
     "get_num_threads",
     "io",
@@ -72,7 +75,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
+        return importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, name)}")
     if name in _NAMES:
         value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
         globals()[name] = value

@@ -71,3 +71,14 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder at {folder}: set SEMANTICLENS_DATA to run this test")
     return folder
+
+
+@pytest.fixture
+def forget_ops() -> Iterator[None]:
+    """Take back what a test puts into the table of operations."""
+    from semanticlens.nn.ops import OPS
+
+    before = dict(OPS)
+    yield
+    OPS.clear()
+    OPS.update(before)

@@ -195,7 +195,7 @@ def test_activations(kind, n):
 def test_activations_of_special_values(kind):
     x = np.float32([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 3.4e38, -3.4e38, 89, -89, 104, -104, 6, -3, 3])
     with np.errstate(all="ignore"):
-        np.testing.assert_allclose(nn.activate(x, kind), twin.activate(x, kind), rtol=1e-6)
+        np.testing.assert_allclose(nn.activate(x, kind), twin.activate(x, kind), rtol=2e-5)
     assert np.isnan(nn.activate(x, kind)[0])
 
 
@@ -428,7 +428,7 @@ ONE, KERNEL = np.zeros((1, 4, 5, 5), np.float32), np.zeros((8, 4, 3, 3), np.floa
     (lambda: nn.conv2d(ONE, KERNEL, padding=(2**62, 0, 0, 0)), ValueError, "would not fit into memory"),
     (lambda: nn.conv2d(ONE.astype(np.float64), KERNEL), TypeError, "float64"),
     (lambda: nn.conv2d(ONE, KERNEL[:0]), ValueError, "weight is empty"),
-    (lambda: nn.conv2d(ONE, KERNEL, activation="gelu"), ValueError, "activation='gelu': must be one of none, relu"),
+    (lambda: nn.conv2d(ONE, KERNEL, activation="nelu"), ValueError, "activation='nelu': must be one of none, relu"),
     (lambda: nn.conv2d(ONE, KERNEL, n_threads=0), ValueError, "n_threads=0"),
     (lambda: nn.dense(ONE, KERNEL[0, 0]), ValueError, "weight must have shape"),
     (lambda: nn.dense(np.float32(1), KERNEL[0, 0]), ValueError, "x must have at least 1 dimensions"),

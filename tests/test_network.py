@@ -31,14 +31,6 @@ def close(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-4) -> bool:
     )
 
 
-@pytest.fixture
-def forget_ops():
-    before = dict(OPS)
-    yield
-    OPS.clear()
-    OPS.update(before)
-
-
 # ---------------------------------------------------------------- values
 
 
@@ -61,7 +53,7 @@ def test_merging_reuse_and_records_change_no_bit(seed: int) -> None:
     net, x = random_network(seed), batch(2, seed=seed)
     names = net.layers.names
     plain = compile_plan(net._graph, frozenset(names), IMAGE, net.params, net._prepare, fuse=False).execute(
-        x, 1, Scratch()
+        (x,), 1, Scratch()
     )
     assert np.array_equal(net(x), plain[net.output])
     rng = np.random.default_rng(seed)
@@ -73,7 +65,8 @@ def test_merging_reuse_and_records_change_no_bit(seed: int) -> None:
 
 def test_the_random_graphs_use_every_operation() -> None:
     used = {node.op for seed in SEEDS for node in random_network(seed).nodes}
-    assert used == set(OPS)
+    assert used <= set(OPS)
+    assert len(used) == 22  # the others: test_operations.py
 
 
 @pytest.mark.parametrize("seed", range(0, 40, 5))
@@ -416,7 +409,7 @@ def test_an_operation_in_numpy(forget_ops: None) -> None:
 
     register_op(
         Op(
-            "tanh",
+            "gained",
             scaled_tanh,
             lambda attrs, params, shapes: shapes[0],
             params=("gain",),
@@ -424,19 +417,19 @@ def test_an_operation_in_numpy(forget_ops: None) -> None:
         )
     )
     net = Network(
-        [Node("t", "tanh", params={"gain": "g"}, attrs={"factor": 3}), Node("r", "relu", "t")],
+        [Node("t", "gained", params={"gain": "g"}, attrs={"factor": 3}), Node("r", "relu", "t")],
         {"g": np.ones(3, np.float32)},
         input_shape=IMAGE,
     )
     x = batch()
     assert np.allclose(net(x), np.maximum(3 * np.tanh(x), 0), atol=1e-6)
-    with pytest.raises(ValueError, match="'tanh' exists; pass replace=True"):
-        register_op(OPS["tanh"])
+    with pytest.raises(ValueError, match="'gained' exists; pass replace=True"):
+        register_op(OPS["gained"])
     with pytest.raises(
-        sl.UnsupportedOperationError, match=r"node 't' \(tanh\): attribute 'faktor' is not known; known are factor"
+        sl.UnsupportedOperationError, match=r"node 't' \(gained\): attribute 'faktor' is not known; known are factor"
     ):
         Network(
-            [Node("t", "tanh", params={"gain": "g"}, attrs={"faktor": 3})],
+            [Node("t", "gained", params={"gain": "g"}, attrs={"faktor": 3})],
             {"g": np.ones(3, np.float32)},
             input_shape=IMAGE,
         )

@@ -16,8 +16,11 @@
 #include <string.h>
 
 #include "sl/sl_cpu.h"
+#include "sl_cells_private.h"
+#include "sl_tier.h"
 
-enum { SMALL = 24, MAX_BUCKETS = 8192, MAX_DEPTH = 8, STEP = 32, DENSE = 128 };
+enum { CELLS = 2 * (SL_CELL_OCTAVES << SL_CELL_FINEST) + 1 };
+enum { SMALL = 24, MAX_BUCKETS = 8192, MAX_DEPTH = 8, STEP = 32, FEW = 2500, SUM_BITS = 40 };
 
 /* A column: its non-zero entries, by sample and by value. */
 typedef struct {
@@ -259,23 +262,140 @@ spread_any(float *restrict v, float *restrict spare, uint16_t *restrict slot, in
     return sum;
 }
 
-/* A thread's workspace. */
+/* A cell whose numbers are treated pair by pair. */
 typedef struct {
-    float *v, *spare;
+    int32_t cell, count;
+    ptrdiff_t first; /* place of its numbers */
+} crowd;
+
+/* A thread's workspace.  cells: how many numbers a cell holds, shifted by SUM_BITS, plus the sum of the fractions' trailing bits; all 0 between calls. */
+typedef struct {
+    float *p, *q, *v, *spare; /* (n) each */
     uint16_t *slot;
-    int32_t *starts, *both;
+    int32_t *starts, *both, *cell;
+    int64_t *cells;
+    crowd *crowds;
     atom *atoms;
 } workspace;
 
+/* What a walk over the cells collects, in ascending order of their numbers. */
+typedef struct {
+    double crowding; /* count times width from which a cell's pairs are formed */
+    double sum;
+    int64_t total, below; /* numbers in all, and in the cells behind */
+    ptrdiff_t crowds, crowded;
+    int fine;
+} walk;
+
+/* Walks the cells of one octave, [2^e, 2^(e+1)) or its negative, in ascending order. */
+static void
+visit_octave(const workspace *w, walk *k, int octave, int sign, ptrdiff_t most)
+{
+    const ptrdiff_t fine = (ptrdiff_t)1 << k->fine, last = most < fine ? most : fine;
+    const double least = ldexp(1.0, octave - 30), step = least * 0x1p-23, width = least / (double)fine;
+    const double limit = 1.0 + k->crowding / width, inside = width * (1.0 / 6.0);
+    int64_t *cells = w->cells + sl_cell_zero(k->fine) + sign * (1 + octave * fine);
+    double sum = 0.0;
+
+    for (ptrdiff_t c = 0; c < last; c++) {
+        const ptrdiff_t t = sign > 0 ? c : last - 1 - c;
+        const int64_t held = cells[sign * t];
+        if (held != 0) {
+            const int64_t count = held >> SUM_BITS, rest = held & ((INT64_C(1) << SUM_BITS) - 1);
+            const double n = (double)count, values = n * (least + width * (double)t) + (double)rest * step;
+            sum += sign * values * (double)(2 * k->below + count - k->total);
+            k->below += count;
+            cells[sign * t] = 0;
+            if (n > limit) {
+                cells[sign * t] = k->crowded + 1;
+                w->crowds[k->crowds++] = (crowd){(int32_t)(sl_cell_zero(k->fine) + sign * (1 + octave * fine + t)),
+                                                 (int32_t)count, k->crowded};
+                k->crowded += count;
+            } else {
+                sum += n * (n - 1.0) * inside; /* as if spread evenly */
+            }
+        }
+    }
+    k->sum += sum;
+}
+
+/* Walks the first `cells` cells of one sign. */
+static void
+visit_side(const workspace *w, walk *k, int sign, ptrdiff_t cells)
+{
+    const int octaves = (int)((cells + (1 << k->fine) - 1) >> k->fine);
+
+    for (int e = 0; e < octaves; e++) {
+        const int octave = sign > 0 ? e : octaves - 1 - e;
+        visit_octave(w, k, octave, sign, cells - ((ptrdiff_t)octave << k->fine));
+    }
+}
+
+/* Cells that hold the numbers up to `most` in magnitude. */
+static ptrdiff_t
+cells_below(float most, int fine)
+{
+    int32_t bits;
+
+    memcpy(&bits, &most, sizeof bits);
+    bits = (bits >> (23 - fine)) - (sl_cell_lowest(fine) - 1);
+    return bits < 0 ? 0 : bits < sl_cell_zero(fine) ? bits : sl_cell_zero(fine);
+}
+
+/* S of the m values p + sign q and of `zeros` zeros, none of them beyond most_below and most_above.  Pairs of different cells are exact from counts
+ * and sums.  Within a cell, numbers count as evenly spread unless they are so many that this could matter: then they are gathered and treated
+ * exactly.  What remains is at most 2e-8 of the number of pairs, and far less unless the values conspire. */
 static double
-spread_dense(const column *P, const column *Q, ptrdiff_t n, int sign, const workspace *w)
+spread_cells(const workspace *w, const float *p, const float *q, ptrdiff_t m, ptrdiff_t zeros, int sign,
+             float most_below, float most_above)
+{
+    const int fine = m > 30000 ? SL_CELL_FINEST : m > 10000 ? 8 : 7;
+    const ptrdiff_t zero = sl_cell_zero(fine);
+    walk k = {.fine = fine, .total = m + zeros, .crowding = 3e-8 * (double)(m + zeros)};
+    const int64_t one = INT64_C(1) << SUM_BITS, trailing = (1 << (23 - fine)) - 1;
+
+    sl_tier_get()->cells_find(p, q, (float)sign, fine, m, w->v, w->cell);
+    for (ptrdiff_t i = 0; i < m; i++) {
+        int32_t bits;
+        memcpy(&bits, w->v + i, sizeof bits);
+        w->cells[w->cell[i]] += one + (bits & trailing);
+    }
+    visit_side(w, &k, -1, cells_below(most_below, fine));
+    k.below += (w->cells[zero] >> SUM_BITS) + zeros;
+    w->cells[zero] = 0;
+    visit_side(w, &k, 1, cells_below(most_above, fine));
+    for (ptrdiff_t i = 0; i < m && k.crowds > 0; i++) {
+        const int64_t place = w->cells[w->cell[i]];
+        if (place > 0) {
+            w->spare[place - 1] = w->v[i];
+            w->cells[w->cell[i]] = place + 1;
+        }
+    }
+    for (ptrdiff_t c = 0; c < k.crowds; c++) {
+        const crowd *some = &w->crowds[c];
+        k.sum +=
+            spread_any(w->spare + some->first, w->v + some->first, w->slot + some->first, w->starts, some->count, 0);
+        w->cells[some->cell] = 0;
+    }
+    return k.sum;
+}
+
+/* S of the m values p + sign q and of `zeros` zeros. */
+static double
+spread_values(const workspace *w, const float *p, const float *q, ptrdiff_t m, ptrdiff_t zeros, int sign,
+              float most_below, float most_above)
 {
     const float s = (float)sign;
+    double magnitude = 0.0;
 
-    for (ptrdiff_t i = 0; i < n; i++) {
-        w->v[i] = P->all[i] + s * Q->all[i];
+    if (m > FEW) {
+        return spread_cells(w, p, q, m, zeros, sign, most_below, most_above);
     }
-    return spread_any(w->v, w->spare, w->slot, w->starts, n, 0);
+    for (ptrdiff_t i = 0; i < m; i++) {
+        w->v[i] = p[i] + s * q[i];
+        magnitude += fabs((double)w->v[i]);
+    }
+    return (double)zeros * magnitude + (m > 0 ? spread_any(w->v, w->spare, w->slot, w->starts, m, 0) : 0.0);
 }
 
 /* Samples where neither column is zero, or `limit` if there are that many. */
@@ -295,21 +415,47 @@ find_both(const column *P, const column *Q, int32_t *both, ptrdiff_t limit)
 static ptrdiff_t
 most_both(ptrdiff_t n)
 {
-    return n / DENSE + 1;
+    return n / 200 + 16;
+}
+
+/* Samples where either column is not zero, their values side by side. */
+static ptrdiff_t
+gather(const column *P, const column *Q, float *restrict p, float *restrict q)
+{
+    ptrdiff_t m = P->n;
+
+    for (ptrdiff_t i = 0; i < P->n; i++) {
+        p[i] = P->all[P->rows[i]];
+        q[i] = Q->all[P->rows[i]];
+    }
+    for (ptrdiff_t i = 0; i < Q->n; i++) {
+        const int alone = P->all[Q->rows[i]] == 0.0f;
+        if (alone) {
+            p[m] = 0.0f;
+            q[m] = Q->all[Q->rows[i]];
+            m++;
+        }
+    }
+    return m;
 }
 
 static double
 distance_of(const column *P, const column *Q, ptrdiff_t n, const workspace *w)
 {
-    const ptrdiff_t n_both = find_both(P, Q, w->both, most_both(n));
+    const ptrdiff_t limit = most_both(P->n + Q->n), n_both = find_both(P, Q, w->both, limit);
     double sum = -P->spread - Q->spread;
 
-    if (n_both < most_both(n)) {
+    if (n_both < limit) {
         const double cross = cross_sum(P, Q);
         sum += spread_sparse(P, Q, w->both, n_both, n, 1, cross, w->atoms) +
                spread_sparse(P, Q, w->both, n_both, n, -1, cross, w->atoms);
     } else {
-        sum += spread_dense(P, Q, n, 1, w) + spread_dense(P, Q, n, -1, w);
+        const float most_p = P->value[P->n - 1], most_q = Q->value[Q->n - 1];
+        const int some = P->n + Q->n < n; /* gathering pays */
+        const float *p = some ? w->p : P->all, *q = some ? w->q : Q->all;
+        const ptrdiff_t m = some ? gather(P, Q, w->p, w->q) : n;
+        sum += spread_values(w, p, q, m, n - m, 1, 0.0f, most_p + most_q) +
+               spread_values(w, p, q, m, n - m, -1, most_q, most_p);
     }
     return sum > 0.0 ? sum / ((double)n * (double)(n - 1)) : 0.0; /* rounding alone can make it negative */
 }
@@ -358,6 +504,9 @@ side_make(side *s, const sl_concepts *x, ptrdiff_t begin, ptrdiff_t end, ptrdiff
     for (ptrdiff_t k = 0; k < K; k++) {
         const float *sorted = x->sorted + (begin + k) * n;
         const ptrdiff_t zeros = zeros_of(sorted, n);
+        if (!(sorted[n - 1] <= 2.0f)) {
+            return SL_ERR_ARG;
+        }
         s->columns[k].value = sorted + zeros;
         s->columns[k].n = n - zeros;
         entries += n - zeros;
@@ -389,6 +538,8 @@ typedef struct {
     float *floats;
     uint16_t *slots;
     int32_t *ints;
+    int64_t *cells;
+    crowd *crowds;
     atom *atoms;
 } workspaces;
 
@@ -396,6 +547,8 @@ static void
 workspaces_free(workspaces *all)
 {
     sl_free(all->atoms);
+    sl_free(all->crowds);
+    sl_free(all->cells);
     sl_free(all->ints);
     sl_free(all->slots);
     sl_free(all->floats);
@@ -405,24 +558,35 @@ workspaces_free(workspaces *all)
 static sl_status
 workspaces_make(workspaces *all, ptrdiff_t n, int threads)
 {
-    const ptrdiff_t ints = MAX_DEPTH * (MAX_BUCKETS + 1) + most_both(n);
+    const ptrdiff_t both = most_both(2 * n), starts = MAX_DEPTH * (MAX_BUCKETS + 1), ints = starts + both + n;
 
     all->each = sl_alloc(threads, sizeof *all->each);
-    all->floats = sl_alloc(2 * n * threads, sizeof *all->floats);
+    all->floats = sl_alloc(4 * n * threads, sizeof *all->floats);
     all->slots = sl_alloc(n * threads, sizeof *all->slots);
     all->ints = sl_alloc(ints * threads, sizeof *all->ints);
-    all->atoms = sl_alloc(4 * most_both(n) * threads, sizeof *all->atoms);
-    if (all->each == NULL || all->floats == NULL || all->slots == NULL || all->ints == NULL || all->atoms == NULL) {
+    all->cells = sl_alloc(CELLS * (ptrdiff_t)threads, sizeof *all->cells);
+    all->crowds = sl_alloc(CELLS * (ptrdiff_t)threads, sizeof *all->crowds);
+    all->atoms = sl_alloc(4 * both * threads, sizeof *all->atoms);
+    if (all->each == NULL || all->floats == NULL || all->slots == NULL || all->ints == NULL || all->cells == NULL ||
+        all->crowds == NULL || all->atoms == NULL) {
         return SL_ERR_NOMEM;
     }
+    memset(all->cells, 0, (size_t)(CELLS * (ptrdiff_t)threads) * sizeof *all->cells);
     for (int t = 0; t < threads; t++) {
+        float *floats = all->floats + 4 * n * t;
+        int32_t *numbers = all->ints + ints * t;
         all->each[t] = (workspace){
-            .v = all->floats + 2 * n * t,
-            .spare = all->floats + 2 * n * t + n,
+            .p = floats,
+            .q = floats + n,
+            .v = floats + 2 * n,
+            .spare = floats + 3 * n,
             .slot = all->slots + n * t,
-            .starts = all->ints + ints * t,
-            .both = all->ints + ints * t + MAX_DEPTH * (MAX_BUCKETS + 1),
-            .atoms = all->atoms + 4 * most_both(n) * t,
+            .starts = numbers,
+            .both = numbers + starts,
+            .cell = numbers + starts + both,
+            .cells = all->cells + CELLS * (ptrdiff_t)t,
+            .crowds = all->crowds + CELLS * (ptrdiff_t)t,
+            .atoms = all->atoms + 4 * both * t,
         };
     }
     return SL_OK;
@@ -433,15 +597,16 @@ sl_concept_distances_f32(const sl_concepts *p, const sl_concepts *q, ptrdiff_t n
                          double *restrict distance, double *restrict lone, int n_threads)
 {
     side P = {NULL, NULL, NULL}, Q = {NULL, NULL, NULL};
-    workspaces all = {NULL, NULL, NULL, NULL, NULL};
+    workspaces all = {NULL, NULL, NULL, NULL, NULL, NULL, NULL};
     sl_status status = SL_ERR_NOMEM;
     const int threads = sl_threads(n_threads < 1 ? 1 : n_threads);
 
-    if (n_threads < 1 || n < 2 || n > INT32_MAX || p->k < 0 || q->k < 0 || begin < 0 || end < begin || end > p->k) {
+    if (n_threads < 1 || n < 2 || n > 1 << 23 || p->k < 0 || q->k < 0 || begin < 0 || end < begin || end > p->k) {
         return SL_ERR_ARG;
     }
-    if (side_make(&P, p, begin, end, n, threads) != SL_OK || side_make(&Q, q, 0, q->k, n, threads) != SL_OK ||
-        workspaces_make(&all, n, threads) != SL_OK) {
+    if ((status = side_make(&P, p, begin, end, n, threads)) != SL_OK ||
+        (status = side_make(&Q, q, 0, q->k, n, threads)) != SL_OK ||
+        (status = workspaces_make(&all, n, threads)) != SL_OK) {
         goto done;
     }
     for (ptrdiff_t a = begin; a < end; a++) {

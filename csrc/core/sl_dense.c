@@ -215,7 +215,7 @@ sl_dense_f32(const float *x, ptrdiff_t m, ptrdiff_t k, const float *w, ptrdiff_t
     if (status != SL_OK) {
         return status;
     }
-    if (n_threads < 1 || (int)activation < SL_ACT_NONE || (int)activation > SL_ACT_HARDSWISH ||
+    if (n_threads < 1 || (int)activation < SL_ACT_NONE || (int)activation > SL_ACT_LAST ||
         (packed != NULL && sl_dense_packed_check(n, k, packed, size) != SL_OK)) {
         return SL_ERR_ARG;
     }

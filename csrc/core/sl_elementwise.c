@@ -14,7 +14,7 @@ enum {
 static int
 valid(ptrdiff_t n, sl_activation activation, int n_threads)
 {
-    return n >= 0 && n_threads >= 1 && (int)activation >= SL_ACT_NONE && (int)activation <= SL_ACT_HARDSWISH;
+    return n >= 0 && n_threads >= 1 && (int)activation >= SL_ACT_NONE && (int)activation <= SL_ACT_LAST;
 }
 
 static int

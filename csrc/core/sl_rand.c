@@ -50,6 +50,7 @@ typedef struct {
     float *m;        /* (R, TILE) */
     float *row_sum;  /* (pairs, TILE), or none */
     int64_t *totals; /* (pairs + R), then (pairs, BLOCK) column sums if rows are wanted */
+    int64_t *bins;   /* (R, SL_RAND_BINS) counts, then sums; or none */
 } scratch;
 
 typedef struct {
@@ -89,28 +90,36 @@ carve(const job *w, float *floats, int64_t *totals)
     s.m = s.half_row + w->R * SL_RAND_ROWS;
     s.row_sum = w->with_rows ? s.m + w->R * TILE : NULL;
     s.totals = totals;
+    s.bins = NULL;
     return s;
 }
 
 static void
-count_bins(const job *w, const float *restrict m, ptrdiff_t r, ptrdiff_t row, ptrdiff_t col)
+count_bins(const job *w, const scratch *s, const float *restrict m, ptrdiff_t r, ptrdiff_t row, ptrdiff_t col)
 {
-    int64_t *count = w->sums + w->at.bin_count + r * SL_RAND_BINS;
-    int64_t *sum = w->sums + w->at.bin_sum + r * SL_RAND_BINS;
+    int64_t *count = s->bins + r * SL_RAND_BINS, *sum = count + w->R * SL_RAND_BINS;
 
     for (ptrdiff_t i = 0; i < SL_RAND_ROWS && row + i < w->n; i++) {
         for (ptrdiff_t j = 0; j < SL_RAND_COLS && col + j < w->n; j++) {
             if (row + i < col + j) {
                 const float d = m[i * SL_RAND_COLS + j];
                 const float x = d > 0.0f ? (d < 1.0f ? d : 1.0f) : 0.0f;
-                const ptrdiff_t b = (ptrdiff_t)(x * (float)SL_RAND_BINS);
-                const ptrdiff_t bin = b < SL_RAND_BINS ? b : SL_RAND_BINS - 1;
-                const int64_t amount = sl_rand_fixed((double)x, w->unit);
-#pragma omp atomic
+                const int b = (int)(x * (float)SL_RAND_BINS), bin = b < SL_RAND_BINS ? b : SL_RAND_BINS - 1;
                 count[bin] += 1;
-#pragma omp atomic
-                sum[bin] += amount;
+                sum[bin] += sl_rand_fixed((double)x, w->unit);
             }
+        }
+    }
+}
+
+/* Adds a thread's distributions to the shared ones, which lie as they do: counts, then sums. */
+static void
+flush_bins(const job *w, const scratch *s)
+{
+    for (ptrdiff_t b = 0; b < 2 * w->R * SL_RAND_BINS; b++) {
+        if (s->bins[b] != 0) {
+#pragma omp atomic
+            w->sums[w->at.bin_count + b] += s->bins[b];
         }
     }
 }
@@ -147,7 +156,7 @@ visit_tile(const job *w, scratch *s, ptrdiff_t row, ptrdiff_t block, ptrdiff_t p
             sl_rand_mask(m, w->n, row, col);
         }
         if (with_bins) {
-            count_bins(w, m, r, row, col);
+            count_bins(w, s, m, r, row, col);
         }
         w->tier->rand_difference(m, zeros, columns, NULL);
         add_columns(columns, w->unit, s->totals + w->at.pairs + r, NULL);
@@ -249,7 +258,8 @@ sl_rand_accumulate(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, ptrdiff
     job w = {.reps = reps, .R = R, .n = n, .with_rows = with_rows, .sums = sums, .tier = sl_tier_get()};
     ptrdiff_t *first = NULL, per_thread, all, blocks = end - begin;
     float *floats = NULL;
-    int64_t *totals = NULL;
+    int64_t *totals = NULL, *bins = NULL;
+    const ptrdiff_t bins_each = bin_every > 0 ? 2 * R * SL_RAND_BINS : 0;
     sl_status status = SL_ERR_NOMEM;
     const int threads = sl_threads(n_threads < 1 ? 1 : n_threads);
 
@@ -280,20 +290,27 @@ sl_rand_accumulate(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, ptrdiff
     }
     floats = sl_alloc(all, sizeof *floats);
     totals = sl_alloc(totals_needed(&w) * threads, sizeof *totals);
-    if (floats == NULL || totals == NULL) {
+    bins = sl_alloc(bins_each * threads, sizeof *bins);
+    if (floats == NULL || totals == NULL || bins == NULL) {
         goto done;
     }
 #pragma omp parallel num_threads(threads) if (threads > 1 && blocks > 1)
     {
         const int t = sl_thread_index();
         scratch s = carve(&w, floats + t * per_thread, totals + t * totals_needed(&w));
+        s.bins = bins + t * bins_each;
+        memset(s.bins, 0, (size_t)bins_each * sizeof *s.bins);
 #pragma omp for schedule(dynamic, 1)
         for (ptrdiff_t b = 0; b < blocks; b++) {
             visit_block(&w, &s, end - 1 - b, bin_every); /* the longest first */
         }
+        if (bins_each > 0) {
+            flush_bins(&w, &s);
+        }
     }
     status = SL_OK;
 done:
+    sl_free(bins);
     sl_free(totals);
     sl_free(floats);
     sl_free(first);

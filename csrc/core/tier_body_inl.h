@@ -13,6 +13,8 @@
 #include "tier_lens_inl.h"
 #include "tier_space_inl.h"
 #include "tier_gram_inl.h"
+#include "tier_cells_inl.h"
+#include "tier_member_inl.h"
 #include "tier_topm_inl.h"
 
 #include "tier_thin_inl.h"
@@ -23,6 +25,11 @@
 
 #include "tier_pool_inl.h"
 
+#include "tier_contract_inl.h"
+
+#include "tier_adjoint_inl.h"
+#include "tier_transformer_inl.h"
+
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
     .lanes = SL_LANES,
@@ -32,7 +39,11 @@ const sl_tier SL_TIER = {
     .rand_distance = rand_distance,
     .space_points = space_points,
     .space_box = space_box,
-    .space_nearest = space_nearest,
+    .cells_find = cells_find,
+    .member_values = member_values,
+    .member_nearest = member_nearest,
+    .member_nearness = member_nearness,
+    .member_weigh = member_weigh,
     .gram_bins = gram_bins,
     .gram_gauss = gram_gauss,
     .gram_sums = gram_sums,
@@ -66,6 +77,17 @@ const sl_tier SL_TIER = {
     .row_max_strided = row_max_strided,
     .row_sum = row_sum,
     .depthwise = depthwise,
+    .map_variant = map_variant,
+    .map_slope = map_slope,
+    .map_finish = map_finish,
+    .copy_a = copy_a,
+    .copy_b = copy_b,
+    .pack_taps = pack_taps,
+    .axpy_rows = axpy_rows,
+    .zip_rows = zip_rows,
+    .dot_double = dot_double,
+    .norm_row = norm_row,
+    .attention_row = attention_row,
     .peak_chains = SL_PEAK_CHAINS,
     .peak_loop = peak_loop,
 };

@@ -83,38 +83,3 @@ space_box(const double *restrict block, const double *restrict box, ptrdiff_t d,
         vd_store(out + v * SL_HALF, sum[v]);
     }
 }
-
-/* best[l] = min(best[l], squared distance of point l of the block to each of the first `count` points of `others`). */
-static void
-space_nearest(const double *restrict block, const double *restrict others, ptrdiff_t count, ptrdiff_t d,
-              double *restrict best)
-{
-    vd least[SPACE_VECTORS];
-
-    for (int v = 0; v < SPACE_VECTORS; v++) {
-        least[v] = vd_load(best + v * SL_HALF);
-    }
-    for (ptrdiff_t p = 0; p < count; p++) {
-        vd sum[SPACE_VECTORS];
-        SL_UNROLL
-        for (int v = 0; v < SPACE_VECTORS; v++) {
-            sum[v] = vd_all(0.0);
-        }
-        for (ptrdiff_t j = 0; j < d; j++) {
-            const vd x = vd_all(others[j * SL_SPACE_BLOCK + p]);
-            SL_UNROLL
-            for (int v = 0; v < SPACE_VECTORS; v++) {
-                const vd t = vd_load(block + j * SL_SPACE_BLOCK + v * SL_HALF) - x;
-                sum[v] += t * t;
-            }
-        }
-        SL_UNROLL
-        for (int v = 0; v < SPACE_VECTORS; v++) {
-            const vl nearer = (vl)(sum[v] < least[v]);
-            least[v] = (vd)(((vl)sum[v] & nearer) | ((vl)least[v] & ~nearer));
-        }
-    }
-    for (int v = 0; v < SPACE_VECTORS; v++) {
-        vd_store(best + v * SL_HALF, least[v]);
-    }
-}

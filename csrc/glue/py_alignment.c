@@ -313,7 +313,8 @@ py_concept_distances(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs
     q = (sl_concepts){PyArray_DATA(array[2]), PyArray_DATA(array[3]), PyArray_DIM(array[2], 0)};
     Py_BEGIN_ALLOW_THREADS status = sl_concept_distances_f32(&p, &q, PyArray_DIM(array[0], 1), begin, end,
                                                              PyArray_DATA(array[4]), PyArray_DATA(array[5]), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "concept_distances: need at least two samples, begin and end in [0, "
+    Py_END_ALLOW_THREADS if (sl_raise(status, "concept_distances: need 2 to 2^23 samples, entries of at most 2, begin "
+                                              "and end in [0, "
                                               "p.shape[0]], n_threads at least 1") == 0)
     {
         result = Py_NewRef(Py_None);

@@ -435,28 +435,24 @@ member_check(member_arguments *a, int variant, double most)
 static int
 member_run(const member_arguments *a, PyArrayObject *P, int n_threads)
 {
-    const npy_intp n = PyArray_DIM(a->in[0], 0), blocks = (n - 1) / 16 + 1, blocks_a_call = 512;
-    sl_space *points = space_of(a->in[0]);
+    const npy_intp n = PyArray_DIM(a->in[0], 0), rows_a_call = 1 << 14;
     sl_exemplars *exemplars = NULL;
     sl_status status = SL_OK;
-    int failed = points == NULL;
+    int failed;
 
-    if (!failed) {
-        Py_BEGIN_ALLOW_THREADS status = sl_exemplars_new(PyArray_DATA(a->in[3]), PyArray_DATA(a->in[4]),
-                                                         PyArray_DIM(a->top, 0), PyArray_DIM(a->in[0], 1), &exemplars);
-        Py_END_ALLOW_THREADS failed = sl_raise(status, "exemplars must be finite") < 0;
-    }
-    for (npy_intp begin = 0; !failed && begin < blocks; begin += blocks_a_call) {
-        const npy_intp end = begin + blocks_a_call < blocks ? begin + blocks_a_call : blocks;
+    Py_BEGIN_ALLOW_THREADS status = sl_exemplars_new(PyArray_DATA(a->in[3]), PyArray_DATA(a->in[4]),
+                                                     PyArray_DIM(a->top, 0), PyArray_DIM(a->in[0], 1), &exemplars);
+    Py_END_ALLOW_THREADS failed = sl_raise(status, "exemplars must be finite") < 0;
+    for (npy_intp begin = 0; !failed && begin < n; begin += rows_a_call) {
+        const npy_intp end = begin + rows_a_call < n ? begin + rows_a_call : n;
         Py_BEGIN_ALLOW_THREADS status =
-            sl_membership(exemplars, points, PyArray_DATA(a->in[1]), PyArray_DATA(a->in[2]), &a->rules, begin, end,
-                          PyArray_TYPE(P) == NPY_FLOAT, PyArray_DATA(P), n_threads);
-        Py_END_ALLOW_THREADS failed = sl_raise(status, "node must lie in [0, len(lmax)), lambda_ be at least 0, and "
-                                                       "n_threads at least 1") < 0 ||
+            sl_membership(exemplars, PyArray_DATA(a->in[0]), n, PyArray_DATA(a->in[1]), PyArray_DATA(a->in[2]),
+                          &a->rules, begin, end, PyArray_TYPE(P) == NPY_FLOAT, PyArray_DATA(P), n_threads);
+        Py_END_ALLOW_THREADS failed = sl_raise(status, "z must be finite, node lie in [0, len(lmax)), lambda_ be at "
+                                                       "least 0, and n_threads at least 1") < 0 ||
                                       PyErr_CheckSignals() < 0;
     }
     sl_exemplars_free(exemplars);
-    sl_space_free(points);
     return failed ? -1 : 0;
 }
 

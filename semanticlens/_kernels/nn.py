@@ -2,8 +2,8 @@
 
 ``out=`` takes a C-contiguous float32 array of the result's shape to write into, so that the executor can reuse memory; it must
 not overlap an input unless the function says so. ``packed=`` takes what :func:`pack_conv2d` or :func:`pack_dense` made of the
-same weight on this machine and tier. Activations: "none", "relu", "relu6", "sigmoid", "silu", "hardsigmoid", "hardswish"; NaN
-stays NaN in all of them.
+same weight on this machine and tier. Activations: "none", "relu", "relu6", "sigmoid", "silu", "hardsigmoid", "hardswish",
+"gelu" (by the normal distribution), "gelu_tanh" (its approximation), "quick_gelu", "tanh"; NaN stays NaN in all of them.
 
 Sums run in an order that the shape of the weights alone decides: a result is bit-identical for every thread count, with and
 without ``packed=``, and for every batch its picture or row is part of. It may differ in the last bits between instruction-set
@@ -20,7 +20,8 @@ from semanticlens._kernels import resolve_threads
 
 F32 = NDArray[np.float32]
 
-ACTIVATIONS = {"none": 0, "relu": 1, "relu6": 2, "sigmoid": 3, "silu": 4, "hardsigmoid": 5, "hardswish": 6}
+ACTIVATIONS = {"none": 0, "relu": 1, "relu6": 2, "sigmoid": 3, "silu": 4, "hardsigmoid": 5, "hardswish": 6, "gelu": 7,
+               "gelu_tanh": 8, "quick_gelu": 9, "tanh": 10}
 REDUCTIONS = {"mean": 0, "max": 1, "absmean": 2, "absmax": 3}
 POOLINGS = {"max": 0, "mean": 1}
 

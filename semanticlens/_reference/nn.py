@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+_ERFC = np.frompyfunc(math.erfc, 1, 1)
+
+
+def normal(x: Array) -> Array:
+    """Phi(x), the normal distribution."""
+    return np.asarray(_ERFC(np.asarray(x, np.float64) / -math.sqrt(2)) / 2).astype(x.dtype)
+
 
 ACTIVATIONS: dict[str, Any] = {
     "none": lambda x: x,
@@ -17,6 +26,10 @@ ACTIVATIONS: dict[str, Any] = {
     "silu": lambda x: x / (1 + np.exp(-x)),
     "hardsigmoid": lambda x: np.minimum(np.maximum(x + 3, 0), 6) / 6,
     "hardswish": lambda x: x * np.minimum(np.maximum(x + 3, 0), 6) / 6,
+    "gelu": lambda x: x * normal(x),
+    "gelu_tanh": lambda x: x * ((1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2),
+    "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
+    "tanh": np.tanh,
 }
 
 

@@ -75,7 +75,8 @@ class Exploration:
 def load_network() -> Network:
     """The network that comes with the package."""
     with importlib.resources.as_file(importlib.resources.files("semanticlens") / "demo" / "assets" / "network.safetensors") as asset:
-        return load(asset)
+        net: Network = load(asset)
+        return net
 
 
 def run_network(net: Network, pixels: NDArray[np.uint8], *, n_threads: int | None, progress: bool = False,

@@ -6,14 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from semanticlens.nn import export, fold, load, ops
+    from semanticlens.nn import attrs, edit, export, fold, load, ops
     from semanticlens.nn.fold import fold_batch_norm
     from semanticlens.nn.layers import LayerInfo, Layers
     from semanticlens.nn.network import Network, Node
     from semanticlens.nn.ops import OPS, Attr, Call, Op, register_op
     from semanticlens.nn.preprocess import Preprocess
 
-_MODULES = ("export", "fold", "load", "ops", "zoo")
+_MODULES = ("attrs", "edit", "export", "fold", "load", "ops", "zoo")
 _NAMES = {
     "Network": "network",
     "Node": "network",
@@ -38,6 +38,8 @@ __all__ = [
     "Node",
     "Op",
     "Preprocess",
+    "attrs",
+    "edit",
     "export",
     "fold",
     "fold_batch_norm",

@@ -10,7 +10,7 @@ from typing import Any
 Check = Callable[[Any], Any]
 
 LIMIT = 1 << 24  # no sane kernel, stride, padding or size is larger; products of a few stay far below 2**63
-_FLOAT32_MAX = 3.4e38
+FLOAT32_MAX = 3.4e38
 MAX_RANK = 8  # dimensions of a value, the batch not counted
 
 
@@ -78,7 +78,7 @@ def number(low: float = -math.inf) -> Check:
         if (
             isinstance(value, bool)
             or not isinstance(value, (int, float))
-            or not max(low, -_FLOAT32_MAX) <= value <= _FLOAT32_MAX
+            or not max(low, -FLOAT32_MAX) <= value <= FLOAT32_MAX
         ):
             raise ValueError(
                 f"must be a number within float32's range{'' if low == -math.inf else f', at least {low}'}, not "

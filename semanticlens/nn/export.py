@@ -17,13 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semanticlens._errors import DataError, MissingExtraError, NumericalError, UnsupportedOperationError
-from semanticlens.nn.aten import IDENTITIES, OPERATIONS, Refused
+from semanticlens.nn.aten import IDENTITIES, OPERATIONS, SHAPES_ONLY, Parts, Refused, Traced
+from semanticlens.nn.aten.moves import part
 from semanticlens.nn.network import Network, Node
+from semanticlens.nn.ops import OPS
 from semanticlens.nn.preprocess import Preprocess
 
 __all__ = ["from_torch"]
 
 F32 = NDArray[np.float32]
+_BATCH = 13  # traced with, so that the batch is told from every other size; no layer has 13 of anything
 _TOLERANCE = 1e-3  # of the largest value; rounding stays below 1e-5, a wrong translation does not
 
 
@@ -86,7 +89,7 @@ def from_torch(
                 preprocess=preprocess,
                 labels=labels,
             )
-            return _compare(torch, net, module, tensor)
+            return _compare(torch, net, module, tensor, graph.layouts)
     finally:
         for part, flag in training.items():
             part.training = flag
@@ -105,17 +108,18 @@ def _example(torch: Any, example: Any) -> Any:
     if isinstance(example, tuple) and len(example) == 1:
         example = example[0]
     tensor = torch.as_tensor(example)
-    if tensor.ndim < 2 or tensor.numel() == 0 or not tensor.is_floating_point():
+    if tensor.ndim < 2 or tensor.numel() == 0 or tensor.dtype in (torch.bool, torch.uint8) or tensor.is_complex():
         raise DataError(
-            f"example must be a floating-point batch such as (1, 3, 224, 224), not {tensor.dtype} "
-            f"of shape {tuple(tensor.shape)}"
+            "example must be a floating-point batch such as (1, 3, 224, 224), or whole numbers (int64) such as token "
+            f"ids (1, 32), not {tensor.dtype} of shape {tuple(tensor.shape)}"
         )
     return tensor.detach()
 
 
-def _compare(torch: Any, net: Network, module: Any, tensor: Any) -> Network:
+def _compare(torch: Any, net: Network, module: Any, tensor: Any, layouts: Mapping[str, Traced]) -> Network:
     """Run both on a batch of two, and drop the aliases of modules whose output is no single node's value."""
-    batch = torch.cat([tensor[:1], tensor[:1].flip(-1) * 0.5])
+    whole = not tensor.is_floating_point()
+    batch = torch.cat([tensor[:1], tensor[:1].flip(-1) if whole else tensor[:1].flip(-1) * 0.5])
     outputs: dict[str, list[Any]] = {}
 
     def keep(path: str) -> Any:
@@ -133,12 +137,12 @@ def _compare(torch: Any, net: Network, module: Any, tensor: Any) -> Network:
     finally:
         for hook in hooks:
             hook.remove()
-    tolerance = _TOLERANCE if tensor.dtype in (torch.float32, torch.float64) else 50 * _TOLERANCE
-    values = net.run(_array(batch), ["output", *net.aliases])
+    tolerance = _TOLERANCE if whole or tensor.dtype in (torch.float32, torch.float64) else 50 * _TOLERANCE
+    values = net.run(batch.numpy() if whole else _array(batch), ["output", *net.aliases])
     wrong = {
         path
         for path, value in values.items()
-        if path in net.aliases and not _agree(value, outputs.get(path, []), tolerance)
+        if path in net.aliases and not _agree(value, outputs.get(path, []), tolerance, layouts[path])
     }
     if not _agree(values["output"], outputs[""], tolerance):
         want = _array(outputs[""][0])
@@ -162,10 +166,12 @@ def _compare(torch: Any, net: Network, module: Any, tensor: Any) -> Network:
     )
 
 
-def _agree(value: F32, outputs: Sequence[Any], tolerance: float) -> bool:
+def _agree(value: F32, outputs: Sequence[Any], tolerance: float, layout: Traced | None = None) -> bool:
     if len(outputs) != 1 or outputs[0] is None:
         return False
     want = _array(outputs[0])
+    if layout is not None and value.size == want.size:
+        value = layout.back(value, want.shape)
     return want.shape == value.shape and bool(
         np.abs(value - want).max() <= tolerance * max(float(np.abs(want).max()), 1e-30)
     )
@@ -177,20 +183,23 @@ def _array(tensor: Any) -> F32:
 
 
 class Translator:
-    """One pass over the traced graph: a value is the name of a node, or a tensor that depends on parameters alone."""
+    """One pass over the traced graph: a value is a node of ours and the place of its batch, or a tensor that depends on
+    parameters alone."""
 
     def __init__(self, torch: Any, module: Any, tensor: Any) -> None:
-        self.torch, self.batch = torch, int(tensor.shape[0])
-        self.program = _trace(torch, module, tensor)
+        self.torch, self.batch = torch, _BATCH
+        self.program = _trace(torch, module, tensor[:1].repeat(_BATCH, *[1] * (tensor.ndim - 1)))
         self.leaves = {path for path, part in module.named_modules() if path and not any(True for _ in part.children())}
         self.nodes: list[Node] = []
         self.params: dict[str, NDArray[Any]] = {}
         self.aliases: dict[str, str] = {}
+        self.layouts: dict[str, Traced] = {}
         self.output = ""
         self.values: dict[Any, Any] = {}
         self.keys: dict[int, str] = {}  # id of a parameter tensor -> its key, so that shared ones stay shared
         self.sources: dict[int, str] = {}
         self.kept: list[Any] = []  # keeps those ids unique
+        self.taken = {"input", "output"}
         self.names = _node_names(self.program.graph.nodes, self.leaves)
 
     def translate(self) -> Translator:
@@ -201,87 +210,131 @@ class Translator:
                     key, tensor = constants[fx.name]
                     self.values[fx] = tensor
                     self.sources[id(tensor)] = key
-                elif "input" in self.values.values():
+                elif any(isinstance(known, Traced) for known in self.values.values()):
                     raise UnsupportedOperationError(
                         "the module takes more than one input; wrap it in one that takes a single tensor"
                     )
                 else:
-                    self.values[fx] = "input"
+                    self.values[fx] = Traced("input")
             elif fx.op == "output":
                 self._finish(fx)
             elif fx.op == "call_function":
-                self.values[fx] = self._call(fx)
+                try:
+                    self.values[fx] = self._call(fx)
+                except Refused as refusal:
+                    raise self._error(fx, f"torch operation {str(fx.target)!r}: {refusal}") from None
             else:
                 raise self._error(fx, f"graph entry {fx.op!r} is not supported")
         return self
 
     def _finish(self, fx: Any) -> None:
         outputs = fx.args[0]
-        if (
-            not isinstance(outputs, (tuple, list))
-            or len(outputs) != 1
-            or not isinstance(self.values.get(outputs[0]), str)
-            or not self.nodes
-        ):
+        result = self.values.get(outputs[0]) if isinstance(outputs, (tuple, list)) and len(outputs) == 1 else None
+        if isinstance(result, Traced) and not result.plain:
+            raise UnsupportedOperationError(
+                f"the module's result has shape {self.shape(outputs[0])}, which does not keep the batch of {self.batch} "
+                "as its first axis"
+            )
+        if not isinstance(result, Traced) or not self.nodes:
             raise UnsupportedOperationError(
                 "the module must give one tensor that depends on its input; wrap it in a module that returns only that"
             )
-        self.output = self.values[outputs[0]]
+        self.output = result.node
         if self.output == "input":
             raise UnsupportedOperationError("the module gives its input back; there is nothing to export")
+        self._prune()
         taken = {node.name for node in self.nodes}
         for item, value in self.values.items():
             for path in _module_paths(item):
-                if isinstance(value, str) and value != "input" and path not in taken:
-                    self.aliases[path] = value  # the last value computed inside wins
+                if isinstance(value, Traced) and value.node in taken and value.leading and path not in taken:
+                    self.aliases[path] = value.node  # the last value computed inside wins
+                    self.layouts[path] = value
+
+    def _prune(self) -> None:
+        """Leave out what the result does not need, such as pieces that nobody reads."""
+        needed = {self.output}
+        for node in reversed(self.nodes):
+            if node.name in needed:
+                needed.update(node.inputs)
+        self.nodes = [node for node in self.nodes if node.name in needed]
+        used = {key for node in self.nodes for key in node.params.values()}
+        self.params = {key: array for key, array in self.params.items() if key in used}
 
     def _call(self, fx: Any) -> Any:
         if fx.target is operator.getitem:  # (value, statistics) of batch normalisation, (value, indices) of pooling
-            if fx.args[1] != 0 or not isinstance(self.values[fx.args[0]], str):
+            source, index = self.values[fx.args[0]], fx.args[1]
+            if isinstance(source, Parts):
+                self.names[fx] = f"{self.names[fx.args[0]]}.{index}"
+                return part(self, fx, source, index)
+            if not isinstance(source, Traced):
+                return source[index]
+            if index != 0:
                 raise self._error(fx, "only the first result of an operation can be used")
-            return self.values[fx.args[0]]
+            return source
         schema: Any = getattr(fx.target, "_schema", None)
         kind = schema.name.removeprefix("aten::") if schema is not None else str(fx.target)
-        if not any(isinstance(self.values.get(source), str) for source in fx.all_input_nodes):
+        if not any(isinstance(self.values.get(source), (Traced, Parts)) for source in fx.all_input_nodes):
             arguments = self.torch.fx.node.map_arg((fx.args, fx.kwargs), lambda source: self.values[source])
             return fx.target(*arguments[0], **arguments[1])
+        if kind.startswith(("_assert", "sym_")):
+            return None
         if kind.rstrip("_") in IDENTITIES:
             return self.values[fx.args[0]]
-        if kind not in OPERATIONS:
-            raise self._error(fx, f"torch operation {str(fx.target)!r} has no counterpart here")
-        if hasattr(fx.meta.get("val"), "shape") and (fx.meta["val"].ndim < 1 or fx.meta["val"].shape[0] != self.batch):
-            raise self._error(
-                fx,
-                f"the result has shape {tuple(fx.meta['val'].shape)}, which does not keep the "
-                f"batch of {self.batch} as its first axis",
+        arguments = _arguments(schema, fx)
+        if kind in SHAPES_ONLY:
+            fill = SHAPES_ONLY[kind]
+            like = fx.meta["val"]
+            return self.torch.full(
+                tuple(like.shape), arguments["fill_value"] if fill is None else fill, dtype=like.dtype
             )
-        try:
-            return OPERATIONS[kind](self, fx, _arguments(schema, fx))
-        except Refused as refusal:
-            raise self._error(fx, f"torch operation {str(fx.target)!r}: {refusal}") from None
+        if kind not in OPERATIONS:
+            return self._by_table(fx, kind)
+        return OPERATIONS[kind](self, fx, arguments)
+
+    def _by_table(self, fx: Any, kind: str) -> Traced:
+        """An operation that somebody registered with a name in ATen, on one value and without attributes."""
+        for op in OPS.values():
+            if (
+                kind in op.aten
+                and op.inputs == (1, 1)
+                and not op.params
+                and not any(a.required for a in op.attrs.values())
+            ):
+                if len(fx.args) + len(fx.kwargs) != 1:
+                    raise Refused(f"only its plain form is known as {op.name!r}")
+                return self.emit(fx, op.name, [self.plain(fx.args[0])])
+        raise self._error(fx, f"torch operation {str(fx.target)!r} has no counterpart here")
 
     def _error(self, fx: Any, text: str) -> UnsupportedOperationError:
         path = _path(fx)
         return UnsupportedOperationError(f"node {fx.name!r} (module {path or '(the outermost)'!r}): {text}")
 
-    # ------------------------------------------------------------ what the translations below use
+    # ------------------------------------------------------------ what the translations use
 
     def emit(
-        self, fx: Any, op: str, inputs: Sequence[Any], params: Mapping[str, Any] | None = None, **attrs: Any
-    ) -> str:
-        """Append a node and return its name."""
-        name = self.names[fx]
-        for source in inputs:
-            if not isinstance(self.values[source], str):
-                raise Refused("an input that is a constant")
+        self,
+        fx: Any,
+        op: str,
+        inputs: Sequence[Traced],
+        params: Mapping[str, Any] | None = None,
+        *,
+        layout: Traced | None = None,
+        suffix: str = "",
+        **attrs: Any,
+    ) -> Traced:
+        """Append a node; its batch lies where it does in ``layout``, or in the first input."""
+        name = f"{self.names[fx]}.{suffix}" if suffix else self.names[fx]
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
         keys = {role: self.param(name, role, tensor) for role, tensor in (params or {}).items() if tensor is not None}
-        self.nodes.append(Node(name, op, tuple(self.values[source] for source in inputs), keys, attrs))
-        return name
+        self.nodes.append(Node(name, op, tuple(source.node for source in inputs), keys, attrs))
+        return (layout or inputs[0]).at(name)
 
     def param(self, name: str, role: str, value: Any) -> str:
         """Key of a parameter: its name in the module where it has one."""
         tensor = self.values[value] if isinstance(value, self.torch.fx.Node) else value
-        if isinstance(tensor, str):
+        if isinstance(tensor, Traced):
             raise Refused(f"its {role} depends on the input")
         if id(tensor) not in self.keys:
             key = self.sources.get(id(tensor), f"{name}.{role}")
@@ -292,11 +345,79 @@ class Translator:
             self.kept.append(tensor)
         return self.keys[id(tensor)]
 
+    def traced(self, source: Any) -> Traced:
+        """A value that depends on the input."""
+        found = self.values.get(source) if isinstance(source, self.torch.fx.Node) else None
+        if not isinstance(found, Traced):
+            raise Refused("an input that is a constant")
+        return found
+
+    def plain(self, source: Any) -> Traced:
+        """A value whose batch stands alone in front."""
+        found = self.traced(source)
+        if not found.plain:
+            raise Refused("on a value whose batch is mixed with other axes or not the first")
+        return found
+
+    def picture(self, source: Any) -> Traced:
+        """A plain value (B, C, H, W)."""
+        if len(self.shape(source)) != 4:
+            raise Refused(f"its input has {len(self.shape(source))} dimensions; only pictures (4) are supported")
+        return self.plain(source)
+
     def constant(self, value: Any) -> Any:
         """A number or a tensor that depends on parameters alone; None if the value depends on the input."""
         if isinstance(value, (int, float)):
             return self.torch.tensor(float(value))
-        return None if isinstance(self.values[value], str) else self.values[value]
+        if not isinstance(value, self.torch.fx.Node):
+            return value
+        return None if isinstance(self.values[value], (Traced, Parts)) else self.values[value]
+
+    def own_constant(self, tensor: Any, like: Traced, rank: int, *, whole: bool = False) -> Any:
+        """A constant that meets traced tensors of ``rank`` axes, in the axes of our values.
+
+        Leading axes of 1 are left out, unless ``whole``.
+        """
+        shape = [1] * (rank - tensor.ndim) + list(tensor.shape)
+        tensor, size = tensor.reshape(shape), shape[like.axis]
+        parts = [n for n in (like.outer, like.inner) if n > 1]
+        if size == 1:
+            middle = [1] * len(parts)
+        elif size == like.outer * self.batch * like.inner:
+            spread = tensor.reshape(*shape[: like.axis], like.outer, self.batch, like.inner, *shape[like.axis + 1 :])
+            first = spread.narrow(like.axis + 1, 0, 1)
+            if not bool((spread == first).all()):
+                raise Refused("a constant that differs along the batch")
+            tensor, middle = first, parts
+        else:
+            raise Refused(f"a constant of shape {tuple(tensor.shape)} along the batch")
+        dims = [*shape[: like.axis], *middle, *shape[like.axis + 1 :]]
+        while not whole and len(dims) > 1 and dims[0] == 1:
+            dims = dims[1:]
+        return tensor.reshape(dims or [1])
+
+    def widened(self, fx: Any, source: Any, rank: int) -> Traced:
+        """A value with axes of 1 in front, so that its traced tensor has ``rank`` of them."""
+        layout, shape = self.traced(source), self.shape(source)
+        missing = rank - len(shape)
+        if missing == 0:
+            return layout
+        layout = self.moved(layout, layout.axis + missing)
+        return self.emit(
+            fx, "reshape", [layout], suffix="widened", shape=list(layout.dims([1] * missing + list(shape)))
+        )
+
+    def aligned(self, fx: Any, sources: Sequence[Any]) -> list[Traced]:
+        """Values of one rank whose batches lie in the same place."""
+        rank = max(len(self.shape(source)) for source in sources)
+        layouts = [self.widened(fx, source, rank) for source in sources]
+        if not all(layouts[0].same(other) for other in layouts):
+            raise Refused("of values whose batch lies in different places")
+        return layouts
+
+    def moved(self, value: Traced, axis: int) -> Traced:
+        """The same node, its batch at another traced axis."""
+        return Traced(value.node, axis, value.outer, value.inner)
 
     def shape(self, source: Any) -> tuple[int, ...]:
         """Traced shape, with the batch."""

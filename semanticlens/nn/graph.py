@@ -202,6 +202,21 @@ def check_values(graph: Sequence[Checked], params: Mapping[str, F32]) -> None:
                 raise NumericalError(f"node {item.node.name!r} ({item.op.name}): {error}") from None
 
 
+def check_reached(
+    graph: Sequence[Checked], changed: Mapping[str, Any], records: frozenset[str], given: Sequence[str]
+) -> None:
+    """Refuse an edit at a node that no record depends on, or that lies before what a run resumes from."""
+    needed = set(records)
+    for item in reversed(graph):
+        if item.node.name in needed and item.node.name not in given:
+            needed.update(item.node.inputs)
+    for name in changed:
+        if name not in needed:
+            raise ValueError(
+                f"the edit at {name!r} changes nothing: none of {', '.join(sorted(records))} depends on it in this run"
+            )
+
+
 def all_finite(array: F32) -> bool:
     """Whether no value is NaN or infinite, in two passes that write nothing: both extremes propagate NaN."""
     if array.size == 0:

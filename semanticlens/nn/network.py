@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -9,30 +10,36 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semanticlens._errors import DataError, LayerNotFoundError, ModelFileError
+from semanticlens._errors import LayerNotFoundError, ModelFileError
 from semanticlens._kernels import resolve_threads
 from semanticlens._progress import track
 from semanticlens.io import sha256_of_arrays
+from semanticlens.nn.edit import Edit, by_node
 from semanticlens.nn.graph import (
     INPUT,
     OUTPUT,
     Checked,
     Node,
-    all_finite,
     check_graph,
     check_input_shape,
     check_name,
     check_params,
+    check_reached,
     check_values,
 )
+from semanticlens.nn.inputs import check_double, check_input
 from semanticlens.nn.layers import LayerInfo, Layers, shape_text
 from semanticlens.nn.plan import Plan, Scratch, compile_plan
 from semanticlens.nn.preprocess import Preprocess
+from semanticlens.nn.summary import Summary
+
+if TYPE_CHECKING:
+    from semanticlens.nn.backward import Gradients, Target
 
 __all__ = ["Network", "Node"]
 
@@ -118,7 +125,8 @@ class Network:
 
     def _start_caches(self, prepared: dict[str, Any], arrays_hash: str | None) -> None:
         self._lock = threading.Lock()
-        self._plans: dict[tuple[frozenset[str], tuple[int, ...]], Plan] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._edits: tuple[Edit, ...] = ()
         self._prepared = prepared
         self._scratch = Scratch()
         self._arrays_hash = arrays_hash
@@ -197,6 +205,7 @@ class Network:
         )
         other._allow_nonfinite = self._allow_nonfinite
         other._start_caches(self._prepared, self._arrays_hash)
+        other._edits = self._edits
         return other
 
     # ------------------------------------------------------------ looking
@@ -222,6 +231,25 @@ class Network:
             self.aliases,
         )
 
+    def summary(self, input_shape: Sequence[int] | None = None) -> Summary:
+        """Nodes with shapes, parameters and operations for one sample; prints as a table.
+
+        Parameters
+        ----------
+        input_shape : sequence of int, optional
+            The input without the batch, where the network takes any size: operations depend on it.
+        """
+        from semanticlens.nn.summary import summarise
+
+        if input_shape is None:
+            return summarise(self, self._graph, self.input_shape)
+        shape = tuple(input_shape)
+        if len(shape) != len(self.input_shape) or any(
+            dim not in (None, got) for dim, got in zip(self.input_shape, shape, strict=True)
+        ):
+            raise ValueError(f"input_shape={shape}: the network takes {shape_text(self.input_shape)}")
+        return summarise(self, check_graph(self.nodes, self.params, shape), shape)
+
     @property
     def n_params(self) -> int:
         """Number of parameter values."""
@@ -234,7 +262,7 @@ class Network:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of graph, preprocessing and parameters; name, aliases and labels do not enter."""
+        """SHA-256 (hexadecimal) of graph, preprocessing, parameters and edits; name, aliases and labels do not enter."""
         if self._fingerprint is None:
             self._fingerprint = hashlib.sha256(
                 f"{json.dumps(self._identity(), sort_keys=True)}\n{self._hash_arrays()}".encode()
@@ -245,12 +273,21 @@ class Network:
         from semanticlens.nn.load.bundle import graph_dict
 
         graph = graph_dict(self)
-        return {key: graph[key] for key in ("input", "output", "nodes", "preprocess")}
+        identity = {key: graph[key] for key in ("input", "output", "nodes", "preprocess")}
+        return {**identity, "edits": [edit.to_dict() for edit in self._edits]} if self._edits else identity
 
     def _hash_arrays(self) -> str:
         if self._arrays_hash is None:
             self._arrays_hash = sha256_of_arrays(self.params)
         return self._arrays_hash
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether the input holds whole numbers, such as the tokens of texts (B, T), instead of measurements."""
+        readers = [
+            (item.op, place) for item in self._graph for place, name in enumerate(item.node.inputs) if name == INPUT
+        ]
+        return any(op.name == "embedding" for op, _ in readers) and all(place in op.ids for op, place in readers)
 
     def resolve(self, name: str) -> str:
         """The node a name or alias stands for; "output" is the output, "input" the input.
@@ -284,22 +321,32 @@ class Network:
         return self.run(x, n_threads=n_threads)[OUTPUT]
 
     def run(
-        self, x: ArrayLike, record: str | Iterable[str] = (OUTPUT,), *, n_threads: int | None = None
+        self,
+        x: ArrayLike,
+        record: str | Iterable[str] = (OUTPUT,),
+        *,
+        edits: Iterable[Edit] = (),
+        dtype: str = "float32",
+        n_threads: int | None = None,
     ) -> dict[str, F32]:
         """Run a batch and return the values at some nodes; computes only what they need.
 
         Parameters
         ----------
         x : ndarray of shape (B, *input_shape), float32
-            What ``net.preprocess`` gives for each picture, stacked.
+            What ``net.preprocess`` gives for each picture, stacked; token ids (B, T) as integers for networks of texts.
         record : str or iterable of str
             Names or aliases of nodes, or "output" (the default).
+        edits : iterable of Edit
+            What is changed on the way (see :mod:`semanticlens.edit`); records show edited values.
+        dtype : {"float32", "float64"}
+            "float64" computes in plain NumPy, node by node, from ``x`` as float64: slow, for verification.
         n_threads : int, optional
             See :func:`semanticlens.get_num_threads`; the values are the same for every number.
 
         Returns
         -------
-        dict of str to ndarray, float32
+        dict of str to ndarray, float32 (float64 where asked for)
             Under the names that were asked for, in their order.  Arrays of different nodes share no memory with each
             other or with ``x``; two names of one node give one array.
 
@@ -308,18 +355,178 @@ class Network:
         LayerNotFoundError
             If a name is not known or was folded away.
         DataError
-            If the shape is wrong, the batch is empty, or a value is NaN or infinite.
+            If the shape is wrong, the batch is empty, a value is NaN or infinite, or an edit does not fit.
+        ValueError
+            If an edit is at a node that none of the records depends on.
         TypeError
             If ``x`` is not float32.
         """
+        targets = self._targets(record)
+        wanted = frozenset(targets.values())
+        threads = resolve_threads(n_threads)
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
+        changed = by_node((*self._edits, *((edits,) if isinstance(edits, Edit) else edits)), self.resolve)
+        check_reached(self._graph, changed, wanted, (INPUT,))
+        if dtype == "float64":
+            values = self._run_double(x, wanted, changed)
+        else:
+            batch = check_input(self, x)
+            plan = self._plan(wanted, batch.shape[1:], edited=frozenset(changed))
+            values = plan.execute((batch,), threads, self._scratch, changed)
+        return {name: values[target] for name, target in targets.items()}
+
+    def run_from(
+        self,
+        node: str,
+        value: ArrayLike,
+        record: str | Iterable[str] = (OUTPUT,),
+        *,
+        given: Mapping[str, ArrayLike] | None = None,
+        edits: Iterable[Edit] = (),
+        n_threads: int | None = None,
+    ) -> dict[str, F32]:
+        """Resume at a node from a stored value: run once to an edited node, then go on as often as needed.
+
+        Parameters
+        ----------
+        node : str
+            Name or alias, or "input".
+        value : ndarray of shape (B, *shape of the node), float32
+            What :meth:`run` recorded there, or anything of its shape.
+        record : str or iterable of str
+            As in :meth:`run`; nodes that come after ``node``, or itself.
+        given : mapping of str to ndarray, optional
+            Values of other nodes that are needed as well, where a branch passes by ``node``; the error that asks for
+            them names them, as :meth:`frontier` does.
+        edits : iterable of Edit
+            As in :meth:`run`.
+        n_threads : int, optional
+
+        Returns
+        -------
+        dict of str to ndarray, float32
+
+        Raises
+        ------
+        DataError
+            If values have the wrong shape, or a branch is missing; the message names the nodes.
+        """
+        from semanticlens.nn.resume import resume
+
+        return resume(self, {node: value, **(given or {})}, self._targets(record), edits, resolve_threads(n_threads))
+
+    def frontier(self, node: str, record: str | Iterable[str] = (OUTPUT,)) -> tuple[str, ...]:
+        """The other nodes whose values :meth:`run_from` needs to get from ``node`` to ``record``."""
+        from semanticlens.nn.resume import missing
+
+        return missing(self, (self.resolve(node),), frozenset(self._targets(record).values()))
+
+    def patch(
+        self,
+        x: ArrayLike,
+        source: ArrayLike,
+        sites: Iterable[Edit | str],
+        record: str = OUTPUT,
+        *,
+        n_threads: int | None = None,
+    ) -> F32:
+        """Activation patching: run ``x`` once per site, with what ``source`` gives there put in its place.
+
+        Parameters
+        ----------
+        x, source : ndarray of shape (B, *input_shape), float32
+            The inputs that are run and that values are taken from, sample by sample (or one source for all).
+        sites : iterable of str or Edit
+            Nodes, or parts of them as :func:`semanticlens.edit.ablate` names parts (``sl.edit.ablate(node, token=3)``).
+        record : str
+            The node whose value is returned.
+        n_threads : int, optional
+
+        Returns
+        -------
+        ndarray of shape (sites, B, *shape of the record), float32
+        """
+        from semanticlens.nn.resume import patch
+
+        return patch(self, x, source, sites, record, n_threads)
+
+    def edited(self, *edits: Edit) -> Network:
+        """This network with edits that every run applies (before those of the run); its fingerprint names them."""
+        other = copy.copy(self)
+        other._edits = (*self._edits, *edits)
+        by_node(other._edits, self.resolve)
+        other._lock, other._fingerprint = threading.Lock(), None
+        return other
+
+    def _targets(self, record: str | Iterable[str]) -> dict[str, str]:
         names = (record,) if isinstance(record, str) else tuple(record)
         if not names:
             raise ValueError("record is empty: name at least one node, or leave it out for the output")
-        targets = {name: self.resolve(name) for name in names}
-        threads = resolve_threads(n_threads)
-        batch = self._check_input(x)
-        values = self._plan(frozenset(targets.values()), batch.shape[1:]).execute(batch, threads, self._scratch)
-        return {name: values[target] for name, target in targets.items()}
+        return {name: self.resolve(name) for name in names}
+
+    def _run_double(
+        self, x: ArrayLike, records: frozenset[str], edits: Mapping[str, Sequence[Edit]]
+    ) -> dict[str, NDArray[Any]]:
+        from semanticlens.nn.double import evaluate
+
+        array = check_double(self, x)
+        graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, array.shape[1:])
+        return evaluate(graph, self.params, array, records, edits)
+
+    def gradient(
+        self,
+        x: ArrayLike,
+        target: Target | None = None,
+        wrt: str | Iterable[str] = (INPUT,),
+        *,
+        of: str = OUTPUT,
+        params: bool = False,
+        dtype: str = "float32",
+        n_threads: int | None = None,
+    ) -> Gradients:
+        """Gradients of (a combination of) outputs by the input, by inner values and by the parameters.
+
+        For each sample the sum over the output's values, each times its number in ``target``, is differentiated: a
+        vector-Jacobian product.
+
+        Parameters
+        ----------
+        x : ndarray of shape (B, *input_shape), float32 (or float64 with ``dtype="float64"``)
+        target : int, sequence of B ints, ndarray of the output's shape, or callable
+            A class (factor 1 for it, 0 for the others), a class per sample, or the factors themselves (real numbers); a
+            callable gets the output, (B, n), and returns them.
+        wrt : str or iterable of str
+            Values to differentiate by: names or aliases of nodes, or "input".
+        of : str
+            The value that is differentiated, if it is not the output.
+        params : bool
+            Also by the parameters, summed over the batch.
+        dtype : {"float32", "float64"}
+            float64 runs every operation in plain NumPy: slow, for checking.
+        n_threads : int, optional
+            See :func:`semanticlens.get_num_threads`; the values are the same for every number.
+
+        Returns
+        -------
+        Gradients
+            ``result["input"]``, ``result["blocks.3"]``, ... (arrays of the values' shapes), ``result.params``,
+            ``result.value``, ``result.peak_bytes``.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If a name is not known.
+        UnsupportedOperationError
+            If an operation on the way has no adjoint (the message names the node), or the network carries edits.
+        ValueError
+            If ``target`` does not fit, or ``of`` does not depend on a name in ``wrt``.
+        DataError, TypeError
+            As :meth:`run`.
+        """
+        from semanticlens.nn import backward
+
+        return backward.gradient(self, x, target, wrt, of, params, dtype, resolve_threads(n_threads))
 
     def stream(
         self,
@@ -337,12 +544,22 @@ class Network:
         for ids, x in track(batches, progress=progress, total=total, what=self.name or "network", unit="batch"):
             yield ids, self.run(x, record, n_threads=n_threads)
 
-    def _plan(self, records: frozenset[str], input_shape: tuple[int, ...]) -> Plan:
-        key = (records, input_shape)
+    def _plan(
+        self,
+        records: frozenset[str],
+        input_shape: tuple[int, ...],
+        *,
+        sources: Mapping[str, tuple[int, ...]] | None = None,
+        edited: frozenset[str] = frozenset(),
+        graph: Sequence[Checked] | None = None,
+    ) -> Plan:
+        key = (records, input_shape, tuple((sources or {}).items()), edited)
         plan = self._plans.get(key)
         if plan is None:
-            graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, input_shape)
-            plan = compile_plan(graph, records, input_shape, self.params, self._prepare)
+            if graph is None:
+                fixed = None not in self.input_shape
+                graph = self._graph if fixed else check_graph(self.nodes, self.params, input_shape)
+            plan = compile_plan(graph, records, input_shape, self.params, self._prepare, sources=sources, edited=edited)
             with self._lock:
                 if len(self._plans) >= MAX_PLANS:
                     self._plans.pop(next(iter(self._plans)))
@@ -360,63 +577,14 @@ class Network:
                 )
             return self._prepared[item.node.name]
 
-    def _check_input(self, x: ArrayLike) -> F32:
-        if hasattr(x, "detach"):  # a torch tensor, without importing torch
-            x = x.detach().cpu()
-        array = np.asarray(x)
-        if array.dtype != np.float32:
-            raise TypeError(f"x must be float32, not {array.dtype}: {self._dtype_remedy(array.dtype)}")
-        want = self.input_shape
-        if array.ndim != len(want) + 1 or any(
-            dim is not None and dim != got for dim, got in zip(want, array.shape[1:], strict=True)
-        ):
-            raise DataError(self._shape_message(array.shape))
-        if array.size == 0:
-            raise DataError(f"x has shape {array.shape}: the batch is empty; pass at least one sample")
-        if not all_finite(array):
-            bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
-            raise DataError(
-                f"sample {bad[0]} of the batch holds NaN or infinite values ({bad.size} of {len(array)} samples "
-                "do); leave it out or repair it"
-            )
-        return np.ascontiguousarray(array)
-
-    def _dtype_remedy(self, dtype: np.dtype[Any]) -> str:
-        if dtype == np.uint8 and self.preprocess is not None:
-            return f"pass pictures through net.preprocess, which gives {self.preprocess}"
-        if dtype == np.uint8:
-            return "8-bit pixels must be scaled as in training first (this network carries no preprocess)"
-        return (
-            "convert with x.astype(np.float32) if the loss of digits is meant"
-            if np.issubdtype(dtype, np.number)
-            else "pass numbers"
-        )
-
-    def _shape_message(self, shape: tuple[int, ...]) -> str:
-        want = self.input_shape
-        text = f"x has shape {shape}, the network {self.name!r} takes (batch, {shape_text(want)[1:]}"
-        if len(shape) == len(want):
-            return f"{text}; for one sample pass x[None]"
-        if len(want) == 3 and len(shape) == 4:
-            if shape[1] != want[0]:
-                text += f": expected {want[0]} channels, got {shape[1]}"
-                if shape[3] == want[0]:
-                    text += " (channels are last here; transpose to x.transpose(0, 3, 1, 2))"
-            else:
-                text += f": expected {want[1]} x {want[2]} pixels, got {shape[2]} x {shape[3]}"
-                text += " (net.with_input_size gives a network for another size)"
-        return text + (
-            f"; net.preprocess gives {self.preprocess.output_shape} from a picture"
-            if self.preprocess is not None
-            else ""
-        )
-
     # ------------------------------------------------------------ saving and showing
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network as one bundle file (safetensors with the graph in its metadata), atomically."""
         from semanticlens.nn.load.bundle import write_bundle
 
+        if self._edits:
+            raise ValueError("a bundle holds a network, not edits; save the network they were made from")
         write_bundle(self, path)
 
     def __repr__(self) -> str:
@@ -445,6 +613,7 @@ class Network:
                 "folded": dict(self.folded),
                 "allow_nonfinite": self._allow_nonfinite,
             },
+            self._edits,
         )
 
     def values_per_sample(self) -> int:
@@ -452,5 +621,8 @@ class Network:
         return sum(math.prod(dim or 0 for dim in item.shape) for item in self._graph)
 
 
-def _rebuild(nodes: tuple[Node, ...], params: dict[str, F32], options: dict[str, Any]) -> Network:
-    return Network(nodes, params, **options)
+def _rebuild(
+    nodes: tuple[Node, ...], params: dict[str, F32], options: dict[str, Any], edits: tuple[Edit, ...] = ()
+) -> Network:
+    net = Network(nodes, params, **options)
+    return net.edited(*edits) if edits else net

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semanticlens._errors import NumericalError
+from semanticlens.nn.edit import Edits, apply_all
 from semanticlens.nn.graph import INPUT, Checked
 from semanticlens.nn.ops import ACTIVATIONS, Call, Forward, Op
 from semanticlens.nn.shapes import Attrs
@@ -54,7 +55,7 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call; values are numbered, 0 is the network's input."""
+    """One kernel call; values are numbered, first those that are given: the network's input, or what a run resumes from."""
 
     name: str
     forward: Forward
@@ -67,25 +68,47 @@ class Step:
     place: int  # the offset (_BLOCK) per sample, or the position among the inputs (_INPLACE)
     view: bool
     forget: tuple[int, ...]  # values nobody needs after this step
+    head: Checked  # the node whose operation this is; an addition and an activation may follow it in the same call
+    sources: tuple[str, ...]  # names of the inputs
 
 
 @dataclass(frozen=True)
 class Plan:
     """Steps in order, and which value each record is; ``copies`` share memory with the input or another record."""
 
+    sources: tuple[str, ...]
     steps: tuple[Step, ...]
     records: Mapping[str, int]
     copies: frozenset[str]
     block: int  # floats of working memory per sample
 
-    def execute(self, x: F32, n_threads: int, scratch: Scratch) -> dict[str, F32]:
-        """Run on a checked batch; returns the recorded values by node name."""
-        batch = x.shape[0]
+    def execute(
+        self,
+        given: Sequence[F32],
+        n_threads: int,
+        scratch: Scratch,
+        edits: Edits | None = None,
+        *,
+        share: bool = False,
+    ) -> dict[str, F32]:
+        """Run on a checked batch (the value of each source); returns the recorded values by node name.
+
+        With ``share`` records may share memory with each other and with ``given``: for callers who only read them.
+        """
+        with np.errstate(all="ignore"):  # what overflows is infinite, in NumPy's operations without a warning too
+            return self._execute(given, n_threads, scratch, edits or {}, share)
+
+    def _execute(
+        self, given: Sequence[F32], n_threads: int, scratch: Scratch, edits: Edits, share: bool
+    ) -> dict[str, F32]:
+        batch = given[0].shape[0]
         base = scratch.take(batch * self.block)
         start = -base.ctypes.data % (4 * _ALIGN) // 4
         block = base[start : start + batch * self.block]
-        values: list[Any] = [None] * (len(self.steps) + 1)
-        values[0] = x
+        values: list[Any] = [
+            apply_all(edits[name], value) if name in edits else value
+            for name, value in zip(self.sources, given, strict=True)
+        ] + [None] * len(self.steps)
         for step in self.steps:
             xs: Any = [values[i] for i in step.inputs]
             out: Any = None
@@ -96,11 +119,13 @@ class Plan:
             elif step.memory == _INPLACE:
                 out = xs[step.place]
             y: Any = step.forward(step.call, xs, out, n_threads)
-            values[step.output] = y if y is out else _accept(step, y, xs, batch)
+            y = y if y is out else _accept(step, y, xs, batch)
+            values[step.output] = apply_all(edits[step.name], y) if step.name in edits else y
             for i in step.forget:
                 values[i] = None
             xs = out = y = None  # no references into the next step
-        result = {name: values[i].copy() if name in self.copies else values[i] for name, i in self.records.items()}
+        copies = frozenset() if share else self.copies
+        result = {name: values[i].copy() if name in copies else values[i] for name, i in self.records.items()}
         scratch.give(base)
         return result
 
@@ -140,6 +165,8 @@ def compile_plan(
     prepare: Prepare,
     *,
     fuse: bool = True,
+    sources: Mapping[str, tuple[int, ...]] | None = None,
+    edited: frozenset[str] = frozenset(),
 ) -> Plan:
     """Decide steps and memory.
 
@@ -156,17 +183,24 @@ def compile_plan(
         Prepared parameters of a node, cached by the network.
     fuse : bool
         False makes one call per node: for tests and for finding a fault.
+    sources : mapping of str to shape, optional
+        Values that are given instead of the input, with their shapes.
+    edited : frozenset of str
+        Nodes whose values are changed, or needed apart: they are not merged into others.
     """
-    groups = _merge(_needed(graph, records), records, fuse)
-    shapes: dict[str, Any] = {INPUT: input_shape, **{item.node.name: item.shape for item in graph}}
-    number = {INPUT: 0, **{group.tail: i for i, group in enumerate(groups, 1)}}
-    layout = _Layout(groups, number, shapes, records)
-    places = [layout.place(i, group) for i, group in enumerate(groups, 1)]
+    given = {INPUT: input_shape} if sources is None else dict(sources)
+    first = len(given)
+    groups = _merge(_needed(graph, records, frozenset(given)), records | edited, fuse)
+    shapes: dict[str, Any] = {**{item.node.name: item.shape for item in graph}, **given}
+    number = {name: i for i, name in enumerate(given)}
+    number.update({group.tail: i for i, group in enumerate(groups, first)})
+    layout = _Layout(groups, number, shapes, records, first)
+    places = [layout.place(i, group) for i, group in enumerate(groups, first)]
     offsets, block = layout.offsets()
     steps = tuple(
         Step(
             name=group.tail,
-            forward=group.head.op.forward,
+            forward=group.head.op.kernel,
             call=_call(group.head, group.activation, shapes, params, prepare),
             inputs=tuple(number[name] for name in group.inputs),
             output=i,
@@ -176,11 +210,13 @@ def compile_plan(
             place=offsets[i] if memory == _BLOCK else place,
             view=group.head.op.view,
             forget=tuple(layout.dying[i]),
+            head=group.head,
+            sources=tuple(group.inputs),
         )
-        for i, (group, (memory, place)) in enumerate(zip(groups, places, strict=True), 1)
+        for i, (group, (memory, place)) in enumerate(zip(groups, places, strict=True), first)
     )
     wanted = {name: number[name] for name in (INPUT, *(item.node.name for item in graph)) if name in records}
-    return Plan(steps, wanted, layout.sharing(wanted), block)
+    return Plan(tuple(given), steps, wanted, layout.sharing(wanted), block)
 
 
 def _call(
@@ -196,11 +232,11 @@ def _call(
     return Call(dict(attrs), {role: params[key] for role, key in item.node.params.items()}, activation, prepare(item))
 
 
-def _needed(graph: Sequence[Checked], records: frozenset[str]) -> list[Checked]:
+def _needed(graph: Sequence[Checked], records: frozenset[str], given: frozenset[str]) -> list[Checked]:
     wanted = set(records)
     result = []
     for item in reversed(graph):
-        if item.node.name in wanted:
+        if item.node.name in wanted and item.node.name not in given:
             wanted.update(item.node.inputs)
             result.append(item)
     return result[::-1]
@@ -252,7 +288,7 @@ def _grow(item: Checked, open_groups: dict[str, _Group]) -> _Group | None:
 
 
 class _Layout:
-    """Which memory each value lives in: ``root`` is the value whose memory it shares; 0, the caller's, is never written."""
+    """Which memory each value lives in: ``root`` is the value whose memory it shares; the caller's is never written."""
 
     def __init__(
         self,
@@ -260,12 +296,13 @@ class _Layout:
         number: Mapping[str, int],
         shapes: Mapping[str, tuple[int, ...]],
         records: frozenset[str],
+        first: int,
     ) -> None:
-        self.number, self.shapes = number, shapes
-        self.root = list(range(len(groups) + 1))
-        self.size = [0, *(math.prod(shapes[group.tail]) for group in groups)]
-        self.last = [0] * (len(groups) + 1)  # the step of a value's last use
-        for i, group in enumerate(groups, 1):
+        self.number, self.shapes, self.first = number, shapes, first
+        self.root = list(range(len(groups) + first))
+        self.size = [0] * first + [math.prod(shapes[group.tail]) for group in groups]
+        self.last = [0] * len(self.root)  # the step of a value's last use
+        for i, group in enumerate(groups, first):
             for name in group.inputs:
                 self.last[number[name]] = i
             if group.head.op.view:
@@ -277,7 +314,7 @@ class _Layout:
             self.members[root].append(value)
             if value not in pinned:
                 self.dying[self.last[value]].append(value)
-        self.kept = {0} | {self.root[value] for value in pinned}  # memory that outlives the run
+        self.kept = {*range(first)} | {self.root[value] for value in pinned}  # memory that outlives the run
         self.shared: list[int] = []  # roots that live in the block
 
     def place(self, i: int, group: _Group) -> tuple[int, int]:
@@ -333,7 +370,7 @@ class _Layout:
 
     def sharing(self, wanted: Mapping[str, int]) -> frozenset[str]:
         """Records that share memory with the input or with an earlier record: they are copied."""
-        copies, seen = set(), {0}
+        copies, seen = set(), {*range(self.first)}
         for name, value in wanted.items():
             if self.root[value] in seen:
                 copies.add(name)

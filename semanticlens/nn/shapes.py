@@ -169,30 +169,48 @@ def mean_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
     return tuple(dims)
 
 
-def add_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
-    """Two equal shapes."""
+def broadcast_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Two shapes of one rank, equal or 1 along each axis."""
     a, b = inputs
-    if len(a) != len(b) or any(p is not None and q is not None and p != q for p, q in zip(a, b, strict=True)):
-        raise ValueError(f"its inputs must have equal shapes, not {a} and {b}")
-    return tuple(q if p is None else p for p, q in zip(a, b, strict=True))
+    if len(a) != len(b) or any(1 not in (p, q) and None not in (p, q) and p != q for p, q in zip(a, b, strict=True)):
+        raise ValueError(f"its inputs must have shapes that are equal or 1 along each axis, not {a} and {b}")
+    return tuple(q if p == 1 or (p is None and q != 1) else p for p, q in zip(a, b, strict=True))
 
 
-def mul_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
-    """Two equal shapes, or channel factors (C, 1, 1) and (C, H, W)."""
-    a, b = inputs
-    for full, scale in ((a, b), (b, a)):
-        if (
-            len(full) == len(scale) == 3
-            and scale[1:] == (1, 1)
-            and (None in (full[0], scale[0]) or full[0] == scale[0])
-        ):
-            return full
-    try:
-        return add_shape(attrs, params, inputs)
-    except ValueError:
-        raise ValueError(
-            f"its inputs must have equal shapes, or one of them the form (channels, 1, 1), not {a} and {b}"
-        ) from None
+add_shape = mul_shape = broadcast_shape
+
+
+def _param_broadcast(name: str, shape: Sequence[int], value: Shape) -> None:
+    """A parameter that is spread over a value: its axes are the value's last, each equal or 1."""
+    if len(shape) > len(value) or any(
+        p not in (1, v) and v is not None for p, v in zip(reversed(shape), reversed(value), strict=False)
+    ):
+        raise ValueError(f"its {name} of shape {tuple(shape)} cannot be spread over its input of shape {value}")
+
+
+def scale_shift_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Unchanged; each parameter is spread over the value."""
+    if not params:
+        raise ValueError("it has neither a scale nor a shift")
+    for name, shape in params.items():
+        _param_broadcast(name, shape, inputs[0])
+        if any(v is None and p != 1 for p, v in zip(reversed(shape), reversed(inputs[0]), strict=False)):
+            raise ValueError(f"its {name} of shape {shape} needs an input of known size, not {inputs[0]}")
+    return inputs[0]
+
+
+def clamp_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Unchanged."""
+    if attrs["low"] > attrs["high"]:
+        raise ValueError(f"its lower limit {attrs['low']} is above its upper limit {attrs['high']}")
+    return inputs[0]
+
+
+def lrn_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Unchanged; channels first."""
+    if len(inputs[0]) < 2:
+        raise ValueError(f"its input must be (channels, places ...), not of shape {inputs[0]}")
+    return inputs[0]
 
 
 def resolve_concat(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Attrs:
@@ -253,3 +271,169 @@ def pad_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
     top, left, bottom, right = attrs["padding"]
     extra = (sum(attrs["channels"]), top + bottom, left + right)
     return tuple(None if dim is None else dim + more for dim, more in zip(_image(inputs[0]), extra, strict=True))
+
+
+def row_norm_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Unchanged; one value per feature and parameter."""
+    for role, shape in params.items():
+        if len(shape) != 1:
+            raise ValueError(f"its {role} must be a vector, not of shape {shape}")
+        _same(inputs[0][-1], shape[0], f"features ({role} {shape})")
+    return inputs[0]
+
+
+def group_norm_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Unchanged; one value per channel and parameter."""
+    channels = inputs[0][0]
+    if channels is not None and channels % attrs["groups"]:
+        raise ValueError(f"{channels} channels cannot be split into {attrs['groups']} groups")
+    for role, shape in params.items():
+        if len(shape) != 1:
+            raise ValueError(f"its {role} must be a vector, not of shape {shape}")
+        _same(channels, shape[0], f"input channels ({role} {shape})")
+    return inputs[0]
+
+
+def permute_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Axes in the new order; the batch stays first."""
+    axes = attrs["axes"]
+    if sorted(axes) != list(range(1, len(inputs[0]) + 1)):
+        raise ValueError(f"axes {list(axes)} must be 1 to {len(inputs[0])} in some order")
+    return tuple(inputs[0][axis - 1] for axis in axes)
+
+
+def resolve_axis(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Attrs:
+    """The axis as a position."""
+    return {**attrs, "axis": _axis(attrs["axis"], len(inputs[0]))}
+
+
+def slice_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """A part of one axis; start and stop as in Python."""
+    axis = _axis(attrs["axis"], len(inputs[0])) - 1
+    size = inputs[0][axis]
+    part = None if size is None else len(range(size)[attrs["start"] : attrs["stop"] : attrs["step"]])
+    if part == 0:
+        raise ValueError(f"nothing is left of {size} places from {attrs['start']} to {attrs['stop']}")
+    return (*inputs[0][:axis], part, *inputs[0][axis + 1 :])
+
+
+def select_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """One place of an axis, which vanishes."""
+    axis, index = _axis(attrs["axis"], len(inputs[0])) - 1, attrs["index"]
+    size = inputs[0][axis]
+    if size is not None and not -size <= index < size:
+        raise ValueError(f"place {index} does not exist among {size}")
+    return (*inputs[0][:axis], *inputs[0][axis + 1 :])
+
+
+def repeat_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Each place of an axis several times."""
+    axis = _axis(attrs["axis"], len(inputs[0])) - 1
+    size = inputs[0][axis]
+    return (*inputs[0][:axis], None if size is None else size * attrs["times"], *inputs[0][axis + 1 :])
+
+
+def expand_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """The given shape, which the value is spread over."""
+    shape = attrs["shape"]
+    if len(shape) != len(inputs[0]) or any(p not in (None, 1, q) for p, q in zip(inputs[0], shape, strict=True)):
+        raise ValueError(f"a value of shape {inputs[0]} cannot be spread over {shape}")
+    return tuple(shape)
+
+
+def roll_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Unchanged."""
+    shifts, axes = attrs["shifts"], attrs["axes"]
+    if len(shifts) != len(axes) or max(axes) > len(inputs[0]):
+        raise ValueError(f"shifts {list(shifts)} and axes {list(axes)} do not fit a value of shape {inputs[0]}")
+    return inputs[0]
+
+
+def pad_axes_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Grown on each side of each axis."""
+    before, after = attrs["before"], attrs["after"]
+    if not len(before) == len(after) == len(inputs[0]):
+        raise ValueError(f"before and after must have {len(inputs[0])} sizes, not {len(before)} and {len(after)}")
+    return tuple(
+        None if dim is None else dim + b + a for dim, b, a in zip(inputs[0], before, after, strict=True)
+    )
+
+
+def constant_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """The parameter's shape."""
+    if not params["value"]:
+        raise ValueError("its value must have at least one axis")
+    return params["value"]
+
+
+def _common(a: Dim, b: Dim, what: str) -> None:
+    if None not in (a, b) and a != b:
+        raise ValueError(f"{what} must agree, {a} meet {b}")
+
+
+def matmul_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """(..., M, K) and (..., K, N), or transposed; leading axes equal or 1."""
+    a, b = inputs
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError(f"its inputs must have the same two or more axes, not {a} and {b}")
+    rows, inner = (a[-1], a[-2]) if attrs["transpose_a"] else (a[-2], a[-1])
+    other, columns = (b[-1], b[-2]) if attrs["transpose_b"] else (b[-2], b[-1])
+    _common(inner, other, f"the inner sizes of {a} and {b}")
+    lead = broadcast_shape(attrs, {}, [a[:-2], b[:-2]])
+    return (*lead, rows, columns)
+
+
+def attention_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Queries (..., T, D), keys (..., S, D), values (..., S, E), and a bias spread over (..., T, S)."""
+    q, k, v = inputs[:3]
+    if not len(q) == len(k) == len(v) or len(q) < 2:
+        raise ValueError(f"queries, keys and values must have the same two or more axes, not {q}, {k} and {v}")
+    for other in (k, v):
+        for p, n in zip(q[:-2], other[:-2], strict=True):
+            _common(p, n, f"the leading axes of {q} and {other}")
+    _common(q[-1], k[-1], "the features of queries and keys")
+    _common(k[-2], v[-2], "the numbers of keys and values")
+    if attrs["causal"] and None not in (q[-2], k[-2]) and q[-2] > k[-2]:  # type: ignore[operator]
+        raise ValueError(f"causal attention needs as many keys as queries, {k[-2]} keys meet {q[-2]} queries")
+    scores = (*q[:-2], q[-2], k[-2])
+    if "bias" in params:
+        _param_broadcast("bias", params["bias"], scores)
+        if params["bias"][-2:] != scores[-2:]:
+            raise ValueError(f"its bias of shape {params['bias']} must end in (queries, keys) = {scores[-2:]}")
+    if len(inputs) > 3:
+        broadcast_shape(attrs, {}, [scores, inputs[3]])
+    return (*q[:-1], v[-1])
+
+
+def embedding_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """A row of the weight for each whole number."""
+    if len(params["weight"]) != 2 or min(params["weight"]) < 1:
+        raise ValueError(f"its weight must be (numbers, features), not of shape {params['weight']}")
+    return (*inputs[0], params["weight"][1])
+
+
+def positions_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Unchanged: (T, D) with T up to the rows of the weight."""
+    weight = params["weight"]
+    if len(weight) != 2 or len(inputs[0]) != 2:
+        raise ValueError(f"its weight (places, features) and input (tokens, features) have shapes {weight} and {inputs[0]}")
+    _same(inputs[0][1], weight[1], f"features (weight {weight})")
+    if inputs[0][0] is not None and inputs[0][0] + attrs["offset"] > weight[0]:
+        raise ValueError(f"{inputs[0][0]} tokens arrive, it knows {weight[0] - attrs['offset']} places")
+    return inputs[0]
+
+
+def rotary_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Unchanged: (..., T, D) with an even D."""
+    if len(inputs[0]) < 2 or (inputs[0][-1] or 0) % 2:
+        raise ValueError(f"its input must be (..., tokens, features) with an even number of features, not {inputs[0]}")
+    return inputs[0]
+
+
+def pick_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """The token that the ids point to."""
+    x, ids = inputs
+    if len(x) != 2 or len(ids) != 1:
+        raise ValueError(f"its inputs must be (tokens, features) and (tokens,), not {x} and {ids}")
+    _common(x[0], ids[0], "the numbers of tokens")
+    return x[1:]

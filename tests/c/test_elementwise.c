@@ -27,6 +27,14 @@ activated(double x, sl_activation kind)
         return gate;
     case SL_ACT_HARDSWISH:
         return x * gate;
+    case SL_ACT_GELU:
+        return x * 0.5 * erfc(-x / sqrt(2.0));
+    case SL_ACT_GELU_TANH:
+        return x * 0.5 * (1.0 + tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
+    case SL_ACT_QUICK_GELU:
+        return x / (1.0 + exp(-1.702 * x));
+    case SL_ACT_TANH:
+        return tanh(x);
     default:
         return x;
     }
@@ -41,7 +49,7 @@ maps(void)
         x[i] = (float)(i - N / 2) * 0.05F;
         z[i] = (float)(i % 17) - 8.0F;
     }
-    for (int kind = SL_ACT_NONE; kind <= SL_ACT_HARDSWISH; kind++) {
+    for (int kind = SL_ACT_NONE; kind <= SL_ACT_LAST; kind++) {
         for (ptrdiff_t n = N - 20; n <= N; n++) {
             int wrong = 0;
             CHECK(sl_activate_f32(x, n, (sl_activation)kind, y, 2) == SL_OK);
@@ -181,7 +189,7 @@ refused(void)
 
     CHECK(sl_activate_f32(x, -1, SL_ACT_RELU, y, 1) == SL_ERR_ARG);
     CHECK(sl_activate_f32(x, 4, SL_ACT_RELU, y, 0) == SL_ERR_ARG);
-    CHECK(sl_activate_f32(x, 4, (sl_activation)7, y, 1) == SL_ERR_ARG);
+    CHECK(sl_activate_f32(x, 4, (sl_activation)(SL_ACT_LAST + 1), y, 1) == SL_ERR_ARG);
     CHECK(sl_dense_f32(x, -1, 2, x, 2, NULL, NULL, SL_ACT_NONE, y, 1) == SL_ERR_ARG);
     CHECK(sl_dense_f32(x, PTRDIFF_MAX / 2, 2, x, 4, NULL, NULL, SL_ACT_NONE, y, 1) == SL_ERR_OVERFLOW);
     CHECK(sl_dense_packed_size(PTRDIFF_MAX / 4, 64, &size) == SL_ERR_OVERFLOW && size == 5);

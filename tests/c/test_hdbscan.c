@@ -167,7 +167,6 @@ memberships(void)
     double x[N * D], examples[N * D], P[N * N], again[N * N], top[N];
     int64_t start[N + 1] = {0};
     sl_exemplars *exemplars;
-    sl_space *points;
     sl_tree tree;
     ptrdiff_t found = 0;
 
@@ -186,12 +185,11 @@ memberships(void)
         }
         start[s + 1] = found;
     }
-    CHECK(sl_space_new(x, N, D, &points) == SL_OK);
     CHECK(sl_exemplars_new(examples, start, k, D, &exemplars) == SL_OK);
     for (int variant = 0; variant < 2; variant++) {
         const sl_member_rules rules = {(sl_member)variant, tree.T, c.height, c.lmax, top, 1e9};
-        CHECK(sl_membership(exemplars, points, c.node, c.lambda, &rules, 0, 10, 0, P, 1) == SL_OK);
-        CHECK(sl_membership(exemplars, points, c.node, c.lambda, &rules, 0, 10, 0, again, 3) == SL_OK);
+        CHECK(sl_membership(exemplars, x, N, c.node, c.lambda, &rules, 0, N, 0, P, 1) == SL_OK);
+        CHECK(sl_membership(exemplars, x, N, c.node, c.lambda, &rules, 0, N, 0, again, 3) == SL_OK);
         CHECK_SAME(P, again, (size_t)(N * k) * sizeof *P);
         for (int i = 0; i < N; i++) {
             double sum = 0.0;
@@ -201,12 +199,12 @@ memberships(void)
             }
             CHECK(sum >= 0.0 && sum <= 1.0 + 1e-12);
         }
-        CHECK(sl_membership(exemplars, points, c.node, c.lambda, &rules, 0, 11, 0, P, 1) == SL_ERR_ARG);
+        CHECK(sl_membership(exemplars, x, N, c.node, c.lambda, &rules, 0, N + 1, 0, P, 1) == SL_ERR_ARG);
+        CHECK(sl_membership(exemplars, x, N, c.node, c.lambda, &rules, 8, N, 0, P, 1) == SL_ERR_ARG);
     }
     sl_exemplars_free(exemplars);
     start[1] = 0;
     CHECK(sl_exemplars_new(examples, start, k, D, &exemplars) == SL_ERR_ARG && exemplars == NULL);
-    sl_space_free(points);
 }
 
 static void

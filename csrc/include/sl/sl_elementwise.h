@@ -16,6 +16,11 @@ typedef enum {
     SL_ACT_SILU = 4,        /* x / (1 + exp(-x)) */
     SL_ACT_HARDSIGMOID = 5, /* min(max(x + 3, 0), 6) / 6 */
     SL_ACT_HARDSWISH = 6,   /* x min(max(x + 3, 0), 6) / 6 */
+    SL_ACT_GELU = 7,        /* x Phi(x), Phi the normal distribution; relative error of Phi below 1e-6 on both sides */
+    SL_ACT_GELU_TANH = 8,   /* x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3))) */
+    SL_ACT_QUICK_GELU = 9,  /* x / (1 + exp(-1.702 x)) */
+    SL_ACT_TANH = 10,
+    SL_ACT_LAST = SL_ACT_TANH,
 } sl_activation;
 
 /* y[i] = act(x[i]), i < n.  y may be x. */

@@ -20,8 +20,8 @@
 
 typedef enum { SL_MEMBER_NEW_POINT = 0, SL_MEMBER_ALL_POINTS = 1 } sl_member;
 
-/* Exemplars in K search trees; concept k has rows [start[k], start[k + 1]) of x (start[K], d), at least one each.  Errors as sl_space_new;
- * SL_ERR_ARG for a concept without exemplars or K < 0. */
+/* Exemplars packed for the search; concept k has rows [start[k], start[k + 1]) of x (start[K], d), at least one each.
+ * SL_ERR_ARG: a concept without exemplars, K < 0 or d < 1; SL_ERR_NUMERIC: x is not finite; SL_ERR_OVERFLOW; SL_ERR_NOMEM. */
 typedef struct sl_exemplars sl_exemplars;
 sl_status sl_exemplars_new(const double *x, const int64_t *start, ptrdiff_t K, ptrdiff_t d, sl_exemplars **exemplars);
 void sl_exemplars_free(sl_exemplars *exemplars);
@@ -35,9 +35,13 @@ typedef struct {
     double most;
 } sl_member_rules;
 
-/* Blocks [begin, end) of the points' search tree, of (n - 1) / 16 + 1.  node (n), lambda (n) and the rows of P are in the points' own order.
- * P (n, K) is double, or float where `single`.  SL_ERR_ARG: a bad range, a node outside [0, T). */
-sl_status sl_membership(const sl_exemplars *exemplars, const sl_space *points, const int64_t *node,
+/* Rows [begin, end) of the points z (n, d): P (n, K) is double, or float where `single`; node (n), lambda (n).
+ *
+ * Distances are sums of squared differences in double, in four lanes: an exemplar is exactly at distance 0 from itself, and all tiers give the same bits.
+ * float32 products only rule out exemplars that cannot be nearest, by a bound on their rounding; where they overflow, none is ruled out.
+ * O((end - begin) d start[K]).  SL_ERR_ARG: a bad range, begin not a multiple of 16, a node outside [0, T), a negative lambda; SL_ERR_NUMERIC: z is
+ * not finite; SL_ERR_OVERFLOW; SL_ERR_NOMEM. */
+sl_status sl_membership(const sl_exemplars *exemplars, const double *z, ptrdiff_t n, const int64_t *node,
                         const double *lambda, const sl_member_rules *rules, ptrdiff_t begin, ptrdiff_t end, int single,
                         void *P, int n_threads);
 

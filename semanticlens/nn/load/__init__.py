@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from semanticlens._errors import ModelFileError
 from semanticlens.io import read_tensors
-
-if TYPE_CHECKING:
-    from semanticlens.nn.network import Network
 
 __all__ = ["load"]
 
@@ -19,19 +17,23 @@ def load(
     path: str | os.PathLike[str],
     *,
     arch: str | None = None,
+    input_shape: Sequence[int] | None = None,
     fold: bool = True,
     verify: bool = True,
     allow_nonfinite: bool = False,
-) -> Network:
-    """Load a network.
+) -> Any:
+    """Load a network, or a language model with its tokeniser.
 
     Parameters
     ----------
     path : path-like
         A bundle (``.safetensors`` written by ``net.save``), or weights without a graph (``.pth``, ``.pt``, ``.npz``,
-        ``.safetensors``) of an architecture in :mod:`semanticlens.nn.zoo`.
+        ``.safetensors``) of an architecture in :mod:`semanticlens.nn.zoo`, a checkpoint of llama2.c (``.bin``), or an ONNX
+        file (extra ``onnx``).
     arch : str, optional
         The architecture of bare weights, where it is not to be told from their names and shapes.
+    input_shape : sequence of int, optional
+        Of an ONNX file that leaves sizes open: the input's shape without the batch.
     fold : bool
         Fold batch normalisation into the layers before it, which is faster; False keeps every node, so that each can
         be recorded.
@@ -42,7 +44,7 @@ def load(
 
     Returns
     -------
-    Network
+    Network or LanguageModel
 
     Raises
     ------
@@ -58,15 +60,27 @@ def load(
         raise FileNotFoundError(f"there is no file {path}")
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder; pass the file in it that holds the network")
+    if path.suffix == ".onnx":
+        from semanticlens.nn.load.onnx import read_onnx
+
+        onnx = read_onnx(path, input_shape=input_shape, allow_nonfinite=allow_nonfinite)
+        return _folded(onnx) if fold else onnx
+    if path.suffix == ".bin" and arch is None:
+        from semanticlens.nn.load.llama2c import is_llama2c, read_llama2c
+
+        if is_llama2c(path):
+            return read_llama2c(path)
     net = _read(path, arch, verify, allow_nonfinite)
-    if fold:
-        from semanticlens.nn.fold import fold_batch_norm
-
-        net = fold_batch_norm(net)
-    return net
+    return _folded(net) if fold and hasattr(net, "nodes") else net
 
 
-def _read(path: Path, arch: str | None, verify: bool, allow_nonfinite: bool) -> Network:
+def _folded(net: Any) -> Any:
+    from semanticlens.nn.fold import fold_batch_norm
+
+    return fold_batch_norm(net)
+
+
+def _read(path: Path, arch: str | None, verify: bool, allow_nonfinite: bool) -> Any:
     from semanticlens.nn.load import bundle
 
     if path.suffix == ".safetensors":
@@ -87,11 +101,21 @@ def _read(path: Path, arch: str | None, verify: bool, allow_nonfinite: bool) -> 
             f"{path}: weights without a graph need semanticlens.nn.zoo, which this installation lacks ({error})"
         ) from None
     state = load_state_dict(path)
+    from semanticlens.nn.load import model_folder
+
+    config = model_folder.read_config(path) if arch is None else None
+    if config is not None:
+        from semanticlens.nn.language.generate import LanguageModel
+
+        built = model_folder.build(state, config, str(path))
+        if config["model_type"] == "bert":
+            return built
+        context = int(config.get("max_position_embeddings", config.get("n_positions", 2048)))
+        return LanguageModel(built, None, context=context)
     name = arch if arch is not None else zoo.detect(state)
     if name is None:
         raise ModelFileError(
             f"{path}: these weights fit none of the known architectures; name one with arch=..., or export the "
             "network to a bundle"
         )
-    net: Network = zoo.build(name, state, path=path)
-    return net
+    return zoo.build(name, state, path=path)

@@ -1,0 +1,308 @@
+"""Concept-based alignment against what else there is: index, matrix, concept pairs, soft membership, clustering, measures.
+
+    python benchmarks/bench_alignment.py [--rows index pairs ...] [--full] [--save] [--repeats 3] [--threads 1]
+
+Quick sizes, which say little about the goals, without ``--full``.  Contestants run turn by turn; a row reports how many times
+ours is faster, what share of the machine's multiply-add rate (``limits``) its arithmetic reaches where that is meaningful, and
+the goal it is measured against.  Peers that are not installed are left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from bench_hdbscan import islands
+from common import compare, limits, peak_memory, ratio, record
+
+from semanticlens.alignment import HDBSCAN, align, concept_distances, matrix, soft_membership
+from semanticlens.alignment import measures as m
+
+Calls = dict[str, Callable[[], Any]]
+
+
+def skewed(n: int, k: int, seed: int, share: float = 1.0) -> np.ndarray:
+    """(n, k) proximities, most of them small; ``share`` of them not zero."""
+    rng = np.random.default_rng(seed)
+    x = rng.random((n, k)) ** 12
+    x *= (np.where(rng.random(n) < 0.8, 0.6 * rng.random(n), 0.7 + 0.3 * rng.random(n)) / x.sum(axis=1))[:, None]
+    return (x * (rng.random((n, k)) < share)).astype(np.float32)
+
+
+def has(*packages: str) -> bool:
+    return all(importlib.util.find_spec(p) for p in packages)
+
+
+def finish(times: dict[str, dict[str, float]], goals: dict[str, float], **facts: Any) -> dict[str, Any]:
+    """A row: times, how many times ours is faster than each peer, and whether that reaches the goal."""
+    faster = {name: ratio(times, name, "ours") for name in times if not name.startswith("ours")}
+    reached = {name: faster[name] >= goal for name, goal in goals.items() if name in faster}
+    return {"times": times, "faster": faster, "goals": goals, "reached": reached, **facts}
+
+
+def index(full: bool, repeats: int, threads: int, peak: float) -> dict[str, Any]:
+    """One pair of representations."""
+    n = 8000 if full else 2000
+    p, q = skewed(n, 107, 0), skewed(n, 142, 1)
+    calls: Calls = {"ours": lambda: align(p, q, n_threads=threads)}
+    if has("torch"):
+        import torch
+
+        torch.set_num_threads(threads)
+        a, b = torch.from_numpy(p), torch.from_numpy(q)
+
+        def row_loop() -> float:
+            total = torch.tensor(0.0)
+            for i in range(n):
+                total += (((a[i] - a[i + 1 :]).abs().sum(1) - (b[i] - b[i + 1 :]).abs().sum(1)) / 2).abs().sum()
+            return float(total)
+
+        def cdist(step: int = 512) -> float:
+            total = 0.0
+            for i in range(0, n, step):
+                apart = (torch.cdist(a[i : i + step], a[i:], p=1) - torch.cdist(b[i : i + step], b[i:], p=1)) / 2
+                total += float(apart.abs().triu(1).sum(dtype=torch.float64))
+            return total
+
+        calls |= {"torch row loop": row_loop, "torch.cdist in blocks": cdist}
+    times = compare(calls, repeats=repeats, clock="cpu")
+    operations = n * (n - 1) / 2 * 249 * 2            # one minimum and one addition an entry
+    return finish(times, {"torch row loop": 50, "torch.cdist in blocks": 20}, n=n, concepts=249,
+                  share_of_multiply_add_rate=operations / times["ours"]["seconds"] / peak)
+
+
+def matrices(full: bool, repeats: int, threads: int, peak: float) -> dict[str, Any]:
+    """Eleven representations in one pass, against our own pair by pair (three pairs, scaled to all 121 of the published square)."""
+    n, sizes = (64_000 if full else 4000), (62, 86, 71, 74, 82, 107, 142, 257, 420, 497, 457)
+    reps = [skewed(n, k, r) for r, k in enumerate(sizes)]
+    some = [(0, 5), (4, 8), (9, 10)]
+    times = compare({
+        "ours": lambda: matrix(reps, n_threads=threads),
+        "ours, three pairs": lambda: [align(reps[i], reps[j], n_threads=threads) for i, j in some],
+    }, repeats=1 if full else repeats, warmup=0, clock="cpu")
+    scale = 2 * 11 * sum(sizes) / sum(sizes[i] + sizes[j] for i, j in some)
+    by_pairs = times["ours, three pairs"]["seconds"] * scale
+    return {"times": times, "faster": {"pair by pair, 11 x 11": by_pairs / times["ours"]["seconds"]}, "n": n, "concepts": sum(sizes),
+            "goals": {"pair by pair, 11 x 11": 15, "wall seconds on 2 threads at n = 64 000": 120},
+            "share_of_multiply_add_rate": n * (n - 1) / 2 * sum(sizes) * 2 / times["ours"]["seconds"] / peak}
+
+
+def pairs(full: bool, repeats: int, threads: int, _: float) -> dict[str, Any]:
+    """The concept-pair matrix against NumPy's sorting identity, from dense columns to mostly zeros; a column block of either side."""
+    out: dict[str, Any] = {}
+    for n in (64_000, 320_000) if full else (16_000,):
+        for share, goal in ((1.0, 2.0), (0.1, 8.0), (0.02, 8.0)):
+            p, q = (skewed(n, k, s, share)[:, :24] for k, s in ((107, 0), (142, 1)))
+            columns, others = np.ascontiguousarray(p.T), np.ascontiguousarray(q.T)
+            weight = 2 * np.arange(n) - n + 1.0
+
+            def identity(columns: np.ndarray = columns, others: np.ndarray = others, weight: np.ndarray = weight) -> list[list[float]]:
+                return [[float(np.sort(a + b) @ weight + np.sort(a - b) @ weight) for b in others] for a in columns]
+
+            times = compare({"ours": lambda p=p, q=q: concept_distances(p, q, n_threads=threads), "NumPy, sorting identity": identity},
+                            repeats=repeats, clock="cpu")
+            out[f"n = {n}, {share:.0%} not zero"] = finish(times, {"NumPy, sorting identity": goal},
+                                                           milliseconds_a_pair=times["ours"]["seconds"] * 1e3 / 576)
+    return out
+
+
+def membership(full: bool, repeats: int, threads: int, _: float) -> dict[str, Any]:
+    """Both forms of soft membership, and the closed form in NumPy (distances by scipy) for the same table of heights."""
+    n = 50_000 if full else 10_000
+    x = islands(n, 10, 110 if full else 34)
+    fit = HDBSCAN(50, 20, n_threads=threads).fit(x)
+    wide, K = x.astype(np.float64), len(fit.exemplars_)
+    nodes = fit.condensed_tree_._nodes
+    node, lam, lmax = nodes[4], nodes[5], nodes[2]
+    height = fit.clusters_.height[node]
+
+    def closed_form(fresh: bool) -> np.ndarray:
+        from scipy.spatial.distance import cdist
+
+        away = np.stack([cdist(wide, wide[e]).min(axis=1) for e in fit.exemplars_], axis=1)
+        u = np.where(away > 0, 1 / np.where(away > 0, away, 1), np.finfo(float).max / K)
+        u /= u.sum(axis=1, keepdims=True)
+        own = lam.astype(np.float32).astype(np.float64) if fresh else lam
+        h = np.where(np.isnan(height), own[:, None], height)
+        below = lmax[node][:, None] - h
+        t = lmax[node][:, None] / np.where(below > 0, below, 1e-8) if fresh else np.exp(-(lmax[node] + 1e-8)[:, None] / h)
+        soft = np.exp(t - t.max(axis=1, keepdims=True))
+        soft /= soft.sum(axis=1, keepdims=True)
+        v = np.sqrt(u) * soft**2 if fresh else u * soft
+        top = np.maximum(lmax[fit.clusters_.selected][h.argmax(axis=1)], lam)
+        return v / v.sum(axis=1, keepdims=True) * (h.max(axis=1) / top)[:, None]
+
+    out = {}
+    for variant in ("new_point", "all_points"):
+        calls: Calls = {"ours": lambda v=variant: soft_membership(fit, x, v, n_threads=threads)}
+        if has("scipy"):
+            calls["closed form in NumPy"] = lambda v=variant: closed_form(v == "new_point")
+        if has("hdbscan"):
+            calls |= hdbscan_membership(wide, variant)
+        times = compare(calls, repeats=1 if full else repeats, warmup=0, clock="cpu")
+        for name, rows in (("hdbscan, 200 points", 200),):
+            if name in times:                         # measured on a part, scaled to all
+                times["hdbscan"] = {key: value * (n / rows if key != "repeats" else 1) for key, value in times.pop(name).items()}
+        out[variant] = finish(times, {"hdbscan": 100, "closed form in NumPy": 15}, n=n, concepts=K)
+    return out
+
+
+def hdbscan_membership(x: np.ndarray, variant: str) -> Calls:
+    import hdbscan
+    from hdbscan import prediction
+
+    ready = hdbscan.HDBSCAN(
+        min_cluster_size=50, min_samples=20, cluster_selection_method="leaf", core_dist_n_jobs=1, prediction_data=True
+    ).fit(x)
+    if variant == "new_point":
+        return {"hdbscan, 200 points": lambda: prediction.membership_vector(ready, x[:200])}
+    return {"hdbscan": lambda: prediction.all_points_membership_vectors(ready)}
+
+
+def clustering(full: bool, repeats: int, threads: int, _: float) -> dict[str, Any]:
+    """The fit with the exact tree, against hdbscan with its default, approximate one, and fast_hdbscan."""
+    out: dict[str, Any] = {}
+    cases = {"50k x 10": (50_000, 10, 110, 50), "20k x 50": (20_000, 50, 34, 100)} if full else {"5k x 10": (5000, 10, 34, 50)}
+    for name, (n, d, count, size) in cases.items():
+        x = islands(n, d, count).astype(np.float64)
+        calls: Calls = {"ours": lambda x=x, size=size: HDBSCAN(size, 20, n_threads=threads).fit(x)}
+        if has("hdbscan"):
+            import hdbscan
+
+            calls["hdbscan"] = lambda x=x, size=size: hdbscan.HDBSCAN(
+                min_cluster_size=size, min_samples=20, cluster_selection_method="leaf", core_dist_n_jobs=1).fit(x)
+        if has("fast_hdbscan"):
+            import fast_hdbscan
+
+            calls["fast_hdbscan"] = lambda x=x, size=size: fast_hdbscan.HDBSCAN(
+                min_cluster_size=size, min_samples=20, cluster_selection_method="leaf").fit(x)
+        out[name] = finish(compare(calls, repeats=repeats, clock="cpu"), {"hdbscan": 1.5})
+    for name, (n, d, count) in {"320k x 10": (320_000, 10, 110), "64k x 50": (64_000, 50, 34)}.items() if full else ():
+        x = islands(n, d, count)
+        times = compare({"ours": lambda x=x: HDBSCAN(200, 20, n_threads=threads).fit(x)}, repeats=1, warmup=0, clock="cpu")
+        out[name] = {"times": times, "peak_bytes_of_the_process": peak_memory(), "goals": {"bytes": 2 << 30}}
+    return out
+
+
+def measures(full: bool, repeats: int, threads: int, peak: float) -> dict[str, Any]:
+    """The measures, against their usual form on n x n matrices in torch."""
+    n, d = (8000, 768) if full else (1500, 768)
+    rng = np.random.default_rng(5)
+    x = (rng.standard_normal((n, d)) * np.arange(1, d + 1.0) ** -0.5).astype(np.float32)
+    y = (x @ rng.standard_normal((d, d)) / d**0.5 + 0.05 * rng.standard_normal((n, d))).astype(np.float32)
+    ours: Calls = {
+        "debiased CKA": lambda: m.cka(x, y, debiased=True, n_threads=threads),
+        "RBF CKA": lambda: m.cka(x, y, kernel="rbf", n_threads=threads), "RSA": lambda: m.rsa(x, y, n_threads=threads),
+        "mutual kNN": lambda: m.mutual_knn(x, y, n_threads=threads), "CKNNA": lambda: m.cknna(x, y, n_threads=threads),
+        "linear CKA": lambda: m.cka(x, y, n_threads=threads), "Procrustes": lambda: m.procrustes(x, y, n_threads=threads),
+    }
+    peers = torch_measures(x, y, threads) if has("torch") else {}
+    out = {}
+    for name, call in ours.items():
+        calls = {"ours": call} | ({"torch": peers[name]} if name in peers else {})
+        times = compare(calls, repeats=repeats, clock="cpu")
+        out[name] = finish(times, {"torch": 2.0} if name not in ("linear CKA", "Procrustes") else {}, n=n, d=d,
+                           ours=float(call()), theirs=float(peers[name]()) if name in peers else None)
+        passes = {"RBF CKA": 4, "RSA": 4, "mutual kNN": 2, "CKNNA": 2}.get(name)
+        if passes:
+            out[name]["share_of_multiply_add_rate"] = passes * n * (n + 1) * d / times["ours"]["seconds"] / peak
+    return out
+
+
+def torch_measures(first: np.ndarray, second: np.ndarray, threads: int) -> Calls:
+    """By the formulas as published, with the sums that avoid products of n x n matrices."""
+    import torch
+
+    torch.set_num_threads(threads)
+    n, k = len(first), 10
+    x, y = (torch.from_numpy(v - v.mean(0)) for v in (first, second))
+
+    def hsic(a: Any, b: Any) -> Any:
+        a, b = a.clone().fill_diagonal_(0), b.clone().fill_diagonal_(0)
+        return ((a * b.T).sum() + a.sum() * b.sum() / (n - 1) / (n - 2) - 2 * (a.sum(0) @ b.sum(1)) / (n - 2)) / (n * (n - 3))
+
+    def centred(a: Any) -> Any:
+        return a - a.mean(0) - a.mean(1, keepdim=True) + a.mean()
+
+    def ratio_of(f: Callable[[Any, Any], Any], a: Any, b: Any) -> float:
+        return float(f(a, b) / (f(a, a) * f(b, b)).sqrt())
+
+    def gauss(a: Any) -> Any:
+        squared = torch.cdist(a, a).square_()
+        return (squared / (-2 * squared.median())).exp_()
+
+    def mask(a: Any) -> Any:
+        return torch.zeros(n, n).scatter_(1, a.clone().fill_diagonal_(float("-inf")).topk(k, 1).indices, 1)
+
+    def units() -> list[Any]:
+        return [torch.nn.functional.normalize(torch.from_numpy(v), dim=1) for v in (first, second)]
+
+    def cknna() -> float:
+        a, b = (u @ u.T for u in units())
+        in_a, in_b = mask(a), mask(b)
+        top = hsic(a * in_a * in_b, b * in_a * in_b)
+        return float(top / (hsic(a * in_a, a * in_a) * hsic(b * in_b, b * in_b)).sqrt())
+
+    def knn() -> float:
+        a, b = (mask(u @ u.T) for u in units())
+        return float((a * b).sum()) / n / k
+
+    def rsa() -> float:
+        upper, ranks = torch.triu_indices(n, n, 1), []
+        for v in (first, second):
+            u = torch.nn.functional.normalize(torch.from_numpy(v - v.mean(1, keepdims=True)), dim=1)
+            values = (u @ u.T)[upper[0], upper[1]]
+            rank = torch.empty_like(values)
+            rank[values.argsort()] = torch.arange(len(values), dtype=torch.float32)
+            ranks.append(rank.double())
+        return float(torch.corrcoef(torch.stack(ranks))[0, 1])
+
+    return {
+        "debiased CKA": lambda: ratio_of(hsic, x @ x.T, y @ y.T), "RSA": rsa, "mutual kNN": knn, "CKNNA": cknna,
+        "RBF CKA": lambda: ratio_of(lambda a, b: (centred(a) * b).sum(), gauss(x), gauss(y)),
+        "linear CKA": lambda: float((y.T @ x).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())),
+        "Procrustes": lambda: float((2 - 2 * torch.linalg.svdvals((x / x.norm()).T @ (y / y.norm())).sum()).clamp(min=0) ** 0.5),
+    }
+
+
+ROWS = {"index": index, "matrix": matrices, "pairs": pairs, "membership": membership, "clustering": clustering, "measures": measures}
+
+
+def show(name: str, found: dict[str, Any]) -> None:
+    if "times" not in found:
+        for part, row in found.items():
+            show(f"{name}, {part}", row)
+        return
+    print(name, *(f"{key}={found[key]:.3g}" for key in ("share_of_multiply_add_rate", "milliseconds_a_pair") if key in found))
+    for call, time in found["times"].items():
+        print(f"  {call:28s} {time['cpu']:8.3f} s")
+    for peer, times in found.get("faster", {}).items():
+        print(f"  {peer + ' / ours':40s} {times:8.1f} x   goal {found['goals'].get(peer, '-')}")
+
+
+def main() -> None:
+    """Print the rows, and write benchmarks/results/alignment.json if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--full", action="store_true", help="the sizes of the goals")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/alignment.json")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    best = limits(args.threads)
+    results = {}
+    for name in args.rows:
+        results[name] = ROWS[name](args.full, args.repeats, args.threads, best["gflops"] * 1e9)
+        show(name, results[name])
+    absent = [p for p in ("torch", "scipy", "hdbscan", "fast_hdbscan") if not has(p)]
+    if absent:
+        print(f"not installed, left out: {', '.join(absent)}")
+    if args.save:
+        record("alignment", results, limits=best, full=args.full, absent=absent)
+
+
+if __name__ == "__main__":
+    main()

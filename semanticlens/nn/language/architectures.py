@@ -1,0 +1,221 @@
+"""Language models as graphs: llama-like, GPT-2-like and BERT-like, from their parameters by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semanticlens._errors import ModelFileError
+from semanticlens.nn.graph import Node
+from semanticlens.nn.network import Network
+
+__all__ = ["Config", "bert", "gpt2", "llama"]
+
+State = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the shapes of the parameters do not say.
+
+    Attributes
+    ----------
+    n_heads, n_kv_heads : int
+        Heads of queries, and of keys and values; these are repeated where they are fewer.
+    eps : float
+        Of the normalisations.
+    rope_base : float
+    interleaved : bool
+        Whether rotary pairs are neighbours (llama2.c) or the halves of a head (Hugging Face).
+    activation : str
+    """
+
+    n_heads: int
+    n_kv_heads: int
+    eps: float = 1e-5
+    rope_base: float = 10000.0
+    interleaved: bool = False
+    activation: str = "gelu"
+
+
+class _Graph:
+    """Collects nodes and the parameters they take from a state dict."""
+
+    def __init__(self, state: State) -> None:
+        self.state, self.nodes = state, []  # type: ignore[var-annotated]
+        self.params: dict[str, NDArray[Any]] = {}
+
+    def node(
+        self, name: str, op: str, inputs: str | tuple[str, ...], params: Mapping[str, str] | None = None, **attrs: Any
+    ) -> str:
+        for key in (params or {}).values():
+            if key not in self.state:
+                raise ModelFileError(f"parameter {key!r} is missing")
+            self.params[key] = np.require(self.state[key], np.float32, ["C", "A"])
+        self.nodes.append(Node(name, op, (inputs,) if isinstance(inputs, str) else inputs, params or {}, attrs))
+        return name
+
+    def own(self, key: str, value: NDArray[Any]) -> str:
+        """A parameter that is made of one in the state dict."""
+        self.state = {**self.state, key: np.ascontiguousarray(value, dtype=np.float32)}
+        return key
+
+    def dense(self, name: str, x: str, weight: str, bias: str | None = None) -> str:
+        return self.node(name, "dense", x, {"weight": weight, **({"bias": bias} if bias else {})})
+
+    def heads(self, name: str, x: str, count: int, width: int) -> str:
+        """(T, count * width) -> (count, T, width)."""
+        split = self.node(f"{name}.split", "reshape", x, shape=(-1, count, width))
+        return self.node(f"{name}.heads", "permute", split, axes=(2, 1, 3))
+
+    def joined(self, name: str, x: str, width: int) -> str:
+        """(count, T, width / count) -> (T, width)."""
+        turned = self.node(f"{name}.turned", "permute", x, axes=(2, 1, 3))
+        return self.node(f"{name}.joined", "reshape", turned, shape=(-1, width))
+
+    def network(self, name: str, output: str, leftover: tuple[str, ...] = ()) -> Network:
+        extra = [key for key in self.state if key not in self.params and not key.endswith(leftover)]
+        if extra:
+            raise ModelFileError(f"parameters are left over that {name} does not have: {', '.join(sorted(extra)[:6])}")
+        return Network(self.nodes, self.params, input_shape=(None,), output=output, name=name)
+
+
+def _layers(state: State, prefix: str) -> int:
+    numbers = {key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)}
+    count = len(numbers)
+    if not count or numbers != {str(i) for i in range(count)}:
+        raise ModelFileError(f"there are no consecutive layers {prefix}0, {prefix}1, ... among the parameters")
+    return count
+
+
+def _width(dim: int, heads: int) -> int:
+    if heads < 1 or dim % heads:
+        raise ModelFileError(f"{dim} features cannot be split into {heads} heads")
+    return dim // heads
+
+
+def llama(state: State, config: Config, name: str = "llama") -> Network:
+    """RMS norm, rotary positions, attention, SwiGLU: names as in Hugging Face's LlamaForCausalLM.
+
+    Each block adds ``o(attention)`` and ``down(silu(gate(h)) * up(h))`` to the stream, both behind an RMS norm.  Nodes:
+    ``layers.3`` is the stream behind block 3, ``layers.3.self_attn.attention`` (heads, T, width).
+    """
+    g = _Graph({key.removeprefix("model."): value for key, value in state.items()})
+    x = g.node("embed_tokens", "embedding", "input", {"weight": "embed_tokens.weight"})
+    dim = int(g.params["embed_tokens.weight"].shape[1])
+    for i in range(_layers(g.state, "layers.")):
+        at = f"layers.{i}"
+        h = g.node(f"{at}.input_layernorm", "rms_norm", x, {"weight": f"{at}.input_layernorm.weight"}, eps=config.eps)
+        h = _llama_attention(g, f"{at}.self_attn", h, dim, config)
+        x = g.node(f"{at}.middle", "add", (x, h))
+        norm = f"{at}.post_attention_layernorm"
+        h = g.node(norm, "rms_norm", x, {"weight": f"{norm}.weight"}, eps=config.eps)
+        gate = g.node(f"{at}.mlp.act", "silu", g.dense(f"{at}.mlp.gate_proj", h, f"{at}.mlp.gate_proj.weight"))
+        up = g.dense(f"{at}.mlp.up_proj", h, f"{at}.mlp.up_proj.weight")
+        hidden = g.node(f"{at}.mlp.hidden", "mul", (gate, up))
+        x = g.node(at, "add", (x, g.dense(f"{at}.mlp.down_proj", hidden, f"{at}.mlp.down_proj.weight")))
+    x = g.node("norm", "rms_norm", x, {"weight": "norm.weight"}, eps=config.eps)
+    head = "lm_head.weight" if "lm_head.weight" in g.state else "embed_tokens.weight"
+    return g.network(name, g.dense("logits", x, head), ("rotary_emb.inv_freq",))
+
+
+def _llama_attention(g: _Graph, at: str, h: str, dim: int, config: Config) -> str:
+    width, values = _width(dim, config.n_heads), []
+    for part, count in (("q", config.n_heads), ("k", config.n_kv_heads), ("v", config.n_kv_heads)):
+        bias = f"{at}.{part}_proj.bias" if f"{at}.{part}_proj.bias" in g.state else None
+        x = g.heads(f"{at}.{part}", g.dense(f"{at}.{part}_proj", h, f"{at}.{part}_proj.weight", bias), count, width)
+        if part != "v":
+            x = g.node(f"{at}.{part}.rotary", "rotary", x, base=config.rope_base, interleaved=config.interleaved)
+        if count != config.n_heads:
+            if config.n_heads % count:
+                raise ModelFileError(f"{count} heads of keys cannot be shared by {config.n_heads} heads of queries")
+            x = g.node(f"{at}.{part}.repeated", "repeat", x, axis=1, times=config.n_heads // count)
+        values.append(x)
+    x = g.node(f"{at}.attention", "attention", tuple(values), causal=True)
+    return g.dense(f"{at}.o_proj", g.joined(at, x, dim), f"{at}.o_proj.weight")
+
+
+def gpt2(state: State, config: Config, name: str = "gpt2") -> Network:
+    """Layer norm, learned positions, fused queries, keys and values: names as in Hugging Face's GPT2LMHeadModel.
+
+    Its weights (inputs, outputs) are transposed on the way.
+    """
+    g = _Graph({key.removeprefix("transformer."): value for key, value in state.items()})
+    x = g.node("wte", "embedding", "input", {"weight": "wte.weight"})
+    x = g.node("embedding", "positions", x, {"weight": "wpe.weight"})
+    dim = int(g.params["wte.weight"].shape[1])
+    width = _width(dim, config.n_heads)
+
+    def norm(at: str, x: str) -> str:
+        return g.node(at, "layer_norm", x, {"weight": f"{at}.weight", "bias": f"{at}.bias"}, eps=config.eps)
+
+    def turned(at: str, x: str) -> str:
+        g.state = {**g.state, f"{at}.weight": np.asarray(g.state[f"{at}.weight"]).T}
+        return g.dense(at, x, f"{at}.weight", f"{at}.bias")
+
+    for i in range(_layers(g.state, "h.")):
+        at = f"h.{i}"
+        fused = turned(f"{at}.attn.c_attn", norm(f"{at}.ln_1", x))
+        qkv = []
+        for n, part in enumerate("qkv"):
+            piece = g.node(f"{at}.attn.{part}", "slice", fused, axis=2, start=n * dim, stop=(n + 1) * dim)
+            qkv.append(g.heads(f"{at}.attn.{part}", piece, config.n_heads, width))
+        h = g.node(f"{at}.attn.attention", "attention", tuple(qkv), causal=True)
+        x = g.node(f"{at}.middle", "add", (x, turned(f"{at}.attn.c_proj", g.joined(f"{at}.attn", h, dim))))
+        h = g.node(f"{at}.mlp.act", config.activation, turned(f"{at}.mlp.c_fc", norm(f"{at}.ln_2", x)))
+        x = g.node(at, "add", (x, turned(f"{at}.mlp.c_proj", h)))
+    head = "lm_head.weight" if "lm_head.weight" in g.state else "wte.weight"
+    return g.network(name, g.dense("logits", norm("ln_f", x), head), (".attn.bias", ".attn.masked_bias"))
+
+
+def bert(state: State, config: Config, name: str = "bert") -> Network:
+    """Post-norm encoder of one text per row: names as in Hugging Face's BertModel; the output is the last hidden state (T, D).
+
+    All tokens count (no padding) and are of type 0, whose embedding is added to the positions'.
+    """
+    g = _Graph({key.removeprefix("bert."): value for key, value in state.items()})
+    e = "embeddings"
+    for key in ("position_embeddings", "token_type_embeddings"):
+        if f"{e}.{key}.weight" not in g.state:
+            raise ModelFileError(f"parameter '{e}.{key}.weight' is missing")
+    places = (
+        np.asarray(g.state[f"{e}.position_embeddings.weight"])
+        + np.asarray(g.state[f"{e}.token_type_embeddings.weight"])[0]
+    )
+    x = g.node(f"{e}.word_embeddings", "embedding", "input", {"weight": f"{e}.word_embeddings.weight"})
+    x = g.node(f"{e}.sum", "positions", x, {"weight": g.own(f"{e}.places", places)})
+    dim = int(g.params[f"{e}.places"].shape[1])
+    width = _width(dim, config.n_heads)
+
+    def norm(at: str, x: str, name: str) -> str:
+        return g.node(name, "layer_norm", x, {"weight": f"{at}.weight", "bias": f"{at}.bias"}, eps=config.eps)
+
+    def dense(at: str, x: str) -> str:
+        return g.dense(at, x, f"{at}.weight", f"{at}.bias")
+
+    x = norm(f"{e}.LayerNorm", x, e)
+    for i in range(_layers(g.state, "encoder.layer.")):
+        at = f"encoder.layer.{i}"
+        own = f"{at}.attention.self"
+        qkv = [
+            g.heads(f"{own}.{part}", dense(f"{own}.{part}", x), config.n_heads, width)
+            for part in ("query", "key", "value")
+        ]
+        h = g.joined(own, g.node(f"{own}.attention", "attention", tuple(qkv)), dim)
+        h = g.node(f"{at}.attention.sum", "add", (x, dense(f"{at}.attention.output.dense", h)))
+        x = norm(f"{at}.attention.output.LayerNorm", h, f"{at}.attention.output")
+        h = g.node(f"{at}.intermediate", config.activation, dense(f"{at}.intermediate.dense", x))
+        h = g.node(f"{at}.sum", "add", (x, dense(f"{at}.output.dense", h)))
+        x = norm(f"{at}.output.LayerNorm", h, at)
+    leftover = (
+        "position_ids",
+        "pooler.dense.weight",
+        "pooler.dense.bias",
+        "position_embeddings.weight",
+        "token_type_embeddings.weight",
+    )
+    return g.network(name, x, leftover)

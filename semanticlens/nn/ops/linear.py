@@ -1,0 +1,118 @@
+"""Convolution and dense layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from semanticlens._kernels import nn as kernels
+from semanticlens._reference import nn as plain
+from semanticlens.nn import attrs as check
+from semanticlens.nn import shapes
+from semanticlens.nn.ops.table import F32, Array, Attr, Call, Op, register_op
+
+
+def _conv2d(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+    a = call.attrs
+    return kernels.conv2d(
+        xs[0],
+        call.params["weight"],
+        call.params.get("bias"),
+        stride=a["stride"],
+        padding=a["padding"],
+        dilation=a["dilation"],
+        groups=a["groups"],
+        activation=call.activation,
+        addend=xs[1] if len(xs) > 1 else None,
+        packed=call.prepared,
+        out=out,
+        n_threads=n_threads,
+    )
+
+
+def _plain_conv2d(call: Call, xs: Sequence[Array]) -> Array:
+    a = call.attrs
+    y = plain.conv2d(
+        xs[0],
+        call.params["weight"],
+        call.params.get("bias"),
+        stride=a["stride"],
+        padding=a["padding"],
+        dilation=a["dilation"],
+        groups=a["groups"],
+    )
+    return plain.activate(y + xs[1] if len(xs) > 1 else y, call.activation)
+
+
+class _DensePack:
+    """Packed weights, made when a call first has rows enough to profit; two threads may both make them, with equal result."""
+
+    ROWS = 8
+
+    def __init__(self, weight: F32) -> None:
+        self._weight = weight
+        self._packed: F32 | None = None
+
+    def get(self, rows: int) -> F32 | None:
+        if rows < self.ROWS:
+            return None
+        if self._packed is None:
+            self._packed = kernels.pack_dense(self._weight)
+        return self._packed
+
+
+def _dense(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+    x = xs[0]
+    return kernels.dense(
+        x,
+        call.params["weight"],
+        call.params.get("bias"),
+        activation=call.activation,
+        packed=call.prepared.get(x.size // x.shape[-1]),
+        out=out,
+        n_threads=n_threads,
+    )
+
+
+def _plain_dense(call: Call, xs: Sequence[Array]) -> Array:
+    return plain.dense(xs[0], call.params["weight"], call.params.get("bias"), activation=call.activation)
+
+
+register_op(
+    Op(
+        "conv2d",
+        _conv2d,
+        shapes.conv2d_shape,
+        params=("weight",),
+        optional=("bias",),
+        attrs={
+            "stride": Attr(check.integers(2, 1), (1, 1)),
+            "padding": Attr(check.padding, (0, 0, 0, 0)),
+            "dilation": Attr(check.integers(2, 1), (1, 1)),
+            "groups": Attr(check.integer(1), 1),
+        },
+        fuses_activation=True,
+        fuses_add=True,
+        resolve=shapes.resolve_conv2d,
+        prepare=lambda params, attrs: kernels.pack_conv2d(params["weight"], groups=attrs["groups"]),
+        numpy=_plain_conv2d,
+        flops=lambda attrs, params, inputs, shape: 2 * math.prod(shape) * math.prod(params["weight"][1:]),
+        aten=("conv2d", "convolution"),
+        onnx=("Conv",),
+    )
+)
+register_op(
+    Op(
+        "dense",
+        _dense,
+        shapes.dense_shape,
+        params=("weight",),
+        optional=("bias",),
+        fuses_activation=True,
+        prepare=lambda params, attrs: _DensePack(params["weight"]),
+        numpy=_plain_dense,
+        flops=lambda attrs, params, inputs, shape: 2 * math.prod(shape) * params["weight"][1],
+        aten=("linear", "addmm", "mm"),
+        onnx=("Gemm",),
+    )
+)
