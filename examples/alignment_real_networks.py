@@ -167,6 +167,7 @@ def figure(result: dict[str, Any], path: Path) -> None:
     axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
+    drawn.suptitle("Adjusted index of all layers by NLMCD; dot: most alike other layer", x=0.01, ha="left", fontsize=12)
     drawn.savefig(path, dpi=110)
 
 
@@ -185,7 +186,7 @@ def heat_map(axis: Any, drawn: Any, group: dict[str, Any]) -> None:
     axis.set_xticks(middles, list(dict.fromkeys(nets)), fontsize=9)
     axis.set_yticks(range(len(nets)), [layer for _, layer in group["layers"]], fontsize=6.5)
     axis.tick_params(length=0)
-    axis.set_title(f"Adjusted index, NLMCD, n = {group['n']}; dot: most alike other layer", fontsize=11)
+    axis.set_title(f"n = {group['n']}", fontsize=11)
     for spine in axis.spines.values():
         spine.set_visible(False)
     drawn.colorbar(image, ax=axis, shrink=0.6, pad=0.01)
