@@ -119,7 +119,8 @@ def fma_peak(seconds: float) -> float: ...
 # sl_contract.h
 ConvForm = tuple[int, ...]
 def matmul(a: F32, b: F32, scale: float = 1.0, out: F32 | None = None, n_threads: int = 1) -> F32: ...
-def conv_forward(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, form: ConvForm, groups: int, variant: tuple[int, float], part: int,
+def conv_forward(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None, form: ConvForm, groups: int, variant: tuple[int, float],
+                 part: int,
                  finish: tuple[Any, ...] | None = None, out: F32 | None = None, n_threads: int = 1) -> F32: ...
 def conv_adjoint(s: ArrayLike, weight: ArrayLike, size: tuple[int, int], form: ConvForm, groups: int, variant: tuple[int, float],
                  part: int, packed: ArrayLike | None = None, finish: tuple[Any, ...] | None = None, out: F32 | None = None,
