@@ -21,7 +21,7 @@ import pytest
 
 import semanticlens
 from semanticlens import _core, _kernels
-from semanticlens._kernels import alignment, collect, lens, nn, transformer
+from semanticlens._kernels import adjoint, alignment, collect, contract, lens, nn, transformer
 from semanticlens.alignment.clustering import HDBSCAN
 from semanticlens.alignment.membership import new_membership, soft_membership
 
@@ -189,6 +189,7 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
     x, weight, depthwise = floats(2, 8 * size, 8 * size, 8 * size), floats(16, 8 * size, 3, 3), floats(8 * size, 1, 3, 3)
     dense, vectors, examples, ids = floats(16 * size, 64), floats(32 * size, 16), floats(8 * size, 6, 16), np.arange(16 * size)
     top, best = collect.TopM(64, 4), collect.ClassTop(3, 64, 2)
+    big, square, form = floats(2, 8 * size, 16 * size, 16 * size), contract.Variant("square"), contract.Form(padding=(1, 1, 1, 1))
     channels, shares = floats(8 * size), np.abs(floats(16 * size, 4))
     return {
         "build_info": _core.build_info,
@@ -206,6 +207,18 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
         "norm_rows": lambda: transformer.norm_rows(dense, None, dense[0], eps=1e-5, n_threads=2),
         "group_norm": lambda: transformer.group_norm(x, 4, channels, None, eps=1e-5, n_threads=2),
         "attention": lambda: transformer.attention(x, x, x, scale=0.5, causal=True, n_threads=2),
+        "matmul": lambda: contract.matmul(x, x.swapaxes(-1, -2), scale=0.5, n_threads=2),
+        "conv_forward": lambda: contract.conv_forward(x, weight, None, contract.Form(padding=(1, 1, 1, 1)), variant=square, n_threads=2),
+        "conv_adjoint": lambda: contract.conv_adjoint(x[:, :8], weight[:8], (8 * size, 8 * size), contract.Form(padding=(1, 1, 1, 1)),
+                                                      packed=contract.pack_conv_adjoint(weight[:8], (8 * size, 8 * size), form),
+                                                      finish=contract.Finish(sum=x, mask=x), n_threads=2),
+        "conv_parameter": lambda: contract.conv_parameter(x, x, (3, 3), contract.Form(padding=(1, 1, 1, 1)), n_threads=2),
+        "dense_contract": lambda: contract.dense_adjoint(dense, vectors.reshape(64, -1), variant=square, n_threads=2),
+        "dense_parameter": lambda: contract.dense_parameter(dense, dense, n_threads=2),
+        "channel_sum": lambda: contract.channel_sum(x, x, n_threads=2),
+        "activate_adjoint": lambda: adjoint.activate(x, x, "gelu", n_threads=2),
+        "pool2d_adjoint": lambda: adjoint.pool2d(x, big, (16 * size, 16 * size), "max", (2, 2), stride=(2, 2), n_threads=2),
+        "adaptive_avg_pool2d_adjoint": lambda: adjoint.adaptive_avg_pool2d(x, (16 * size, 16 * size), n_threads=2),
         "reduce_positions": lambda: nn.reduce_positions(x.reshape(2, 8 * size, -1), "absmax", n_threads=2),
         "topm": lambda: (top.update(dense, ids, n_threads=2), top.flush(n_threads=2), top.scores.shape),
         "class_top": lambda: best.update(dense, ids % 3, n_threads=2),
@@ -236,6 +249,11 @@ def refused() -> dict[str, Callable[[], Any]]:
         "conv2d, strided output": lambda: nn.conv2d(x, x[:, :, :1, :1].copy(), out=np.zeros((2, 2, 4, 8), np.float32)[..., ::2]),
         "pool2d, empty window": lambda: nn.pool2d(x, "max", (0, 1), stride=(1, 1)),
         "attention, other features": lambda: transformer.attention(x, x, x[:, :, :, :2].copy()[:, :, :2], scale=1.0),
+        "conv_adjoint, other size": lambda: contract.conv_adjoint(x, np.zeros((3, 4, 3, 3), np.float32), (9, 9)),
+        "conv_adjoint, other mask": lambda: contract.conv_adjoint(x, np.zeros((3, 4, 1, 1), np.float32), (4, 4),
+                                                                  finish=contract.Finish(sum=x, mask=x)),
+        "matmul, other sizes": lambda: contract.matmul(x, x[:, :, :3]),
+        "pool2d_adjoint, other input": lambda: adjoint.pool2d(x, x, (8, 8), "max", (2, 2), stride=(2, 2)),
         "add, float64": lambda: _core.add(x, x.astype(np.float64)),
         "clarity, other ids": lambda: lens.clarity(np.zeros((2, 3, 4), np.float32), np.zeros((3, 3), np.int64)),
         "top_labels, other width": lambda: lens.top_labels(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32), 1),
@@ -271,7 +289,7 @@ def digest(value: Any) -> str:
 
 def test_every_kernel_is_among_them() -> None:
     """A new entry of the extension needs its call in kernels()."""
-    indirect = {"conv2d_pack", "conv2d_packed_size", "dense_pack", "topm_init", "topm_update", "topm_merge", "topm_flush", "fma_peak",
+    indirect = {"conv_adjoint_pack", "conv2d_pack", "conv2d_packed_size", "dense_pack", "topm_init", "topm_update", "topm_merge", "topm_flush", "fma_peak",
                 "rand_blocks", "rand_sums", "rand_accumulate", "rand_finish", "nearest", "spanning_tree", "single_linkage", "condense",
                 "tree_nodes", "tree_select", "tree_labels", "membership"}
     assert {*core_functions()} - indirect <= {*kernels()}

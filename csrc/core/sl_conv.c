@@ -84,14 +84,29 @@ sl_conv_plan_make(const sl_conv_shape *shape, sl_conv_plan *plan)
         return status;
     }
     plan->s = *shape;
+    plan->s.stride_h = plan->out_h == 1 ? 1 : shape->stride_h; /* one output: any stride is as good */
+    plan->s.stride_w = plan->out_w == 1 ? 1 : shape->stride_w;
+    sl_conv_plan_derive(plan);
+    return SL_OK;
+}
+
+void
+sl_conv_plan_derive(sl_conv_plan *plan)
+{
     plan->pixels = plan->out_h * plan->out_w;
-    plan->in_g = shape->channels / shape->groups;
-    plan->out_g = shape->outputs / shape->groups;
-    plan->taps = shape->kernel_h * shape->kernel_w;
+    plan->in_g = plan->s.channels / plan->s.groups;
+    plan->out_g = plan->s.outputs / plan->s.groups;
+    plan->taps = plan->s.kernel_h * plan->s.kernel_w;
     plan->k = plan->in_g * plan->taps;
     plan->kblock = block_of_k(plan->in_g, plan->taps);
     plan->depthwise = plan->in_g == 1 && plan->out_g <= 4; /* more outputs per channel: a product pays */
-    return SL_OK;
+    plan->flip = 0;
+}
+
+ptrdiff_t
+sl_conv_panel_floats(const sl_conv_plan *plan)
+{
+    return plan->s.groups * sl_round_up(plan->out_g, sl_tier_get()->mr) * plan->k;
 }
 
 static sl_pack_header
@@ -113,7 +128,7 @@ header_of(const sl_conv_plan *plan)
 static ptrdiff_t
 packed_floats(const sl_conv_plan *plan)
 {
-    return SL_PACK_HEADER + plan->s.groups * sl_round_up(plan->out_g, sl_tier_get()->mr) * plan->k;
+    return SL_PACK_HEADER + sl_conv_panel_floats(plan);
 }
 
 /* What the picture is does not matter to the weights: any that the kernel fits into. */
@@ -151,7 +166,7 @@ sl_conv_packed_size(const sl_conv_shape *shape, ptrdiff_t *size)
 
 /* Per group and block of K: panels [k][mr]. */
 static void
-pack_weights(const sl_conv_plan *plan, const float *w, float *packed)
+pack_weights(const sl_conv_plan *plan, const float *w, sl_variant variant, float *packed)
 {
     const sl_tier *tier = sl_tier_get();
     const sl_pack_header header = header_of(plan);
@@ -163,8 +178,11 @@ pack_weights(const sl_conv_plan *plan, const float *w, float *packed)
     for (ptrdiff_t g = 0; g < plan->s.groups; g++) {
         for (ptrdiff_t k0 = 0; k0 < plan->k; k0 += plan->kblock) {
             const ptrdiff_t depth = sl_min(plan->kblock, plan->k - k0);
-            sl_gemm_pack_a(tier, w + g * plan->out_g * plan->k + k0, plan->k, plan->out_g, depth,
-                           packed + (g * plan->k + k0) * rows);
+            float *to = packed + (g * plan->k + k0) * rows;
+            sl_gemm_pack_a(tier, w + g * plan->out_g * plan->k + k0, plan->k, plan->out_g, depth, to);
+            if (variant.seen != SL_SEEN_PLAIN) {
+                tier->map_variant(to, rows * depth, variant, to);
+            }
         }
     }
 }
@@ -181,7 +199,7 @@ sl_conv_pack_f32(const sl_conv_shape *shape, const float *w, float *packed)
     if (plan.depthwise) {
         return SL_ERR_ARG;
     }
-    pack_weights(&plan, w, packed);
+    pack_weights(&plan, w, (sl_variant){SL_SEEN_PLAIN, 0.0F}, packed);
     return SL_OK;
 }
 
@@ -200,14 +218,42 @@ sl_conv_packed_check(const sl_conv_shape *shape, const float *packed, ptrdiff_t 
                                                                                                           : SL_ERR_ARG;
 }
 
+/* A call whose arguments have been checked; packed as in sl_conv2d_f32. */
+static sl_status
+run(const sl_conv_plan *plan, sl_conv_args *args, int n_threads)
+{
+    float *own = NULL;
+    sl_status status;
+
+    if (plan->s.batch == 0) {
+        return SL_OK;
+    }
+    n_threads = plan->s.batch * plan->s.outputs * plan->pixels < SERIAL_BELOW / plan->k ? 1 : sl_threads(n_threads);
+    if (plan->depthwise) {
+        return sl_conv_depthwise(plan, args, n_threads);
+    }
+    if (args->packed == NULL) {
+        own = sl_alloc(packed_floats(plan), sizeof *own);
+        if (own == NULL) {
+            return SL_ERR_NOMEM;
+        }
+        pack_weights(plan, args->w, args->variant, own);
+        args->packed = own;
+    }
+    args->packed += SL_PACK_HEADER;
+    status = sl_conv_product(plan, args, n_threads);
+    sl_free(own);
+    return status;
+}
+
 sl_status
 sl_conv2d_f32(const sl_conv_shape *shape, const float *x, const float *w, const float *packed, const float *bias,
               const float *addend, sl_activation activation, float *y, int n_threads)
 {
-    sl_conv_args args = {x, w, packed, bias, addend, y, activation};
+    sl_conv_args args = {
+        .x = x, .w = w, .packed = packed, .bias = bias, .addend = addend, .y = y, .activation = activation};
     sl_conv_plan plan;
-    float *own = NULL;
-    sl_status status = sl_conv_plan_make(shape, &plan);
+    const sl_status status = sl_conv_plan_make(shape, &plan);
 
     if (status != SL_OK) {
         return status;
@@ -215,25 +261,25 @@ sl_conv2d_f32(const sl_conv_shape *shape, const float *x, const float *w, const 
     if (n_threads < 1 || (int)activation < SL_ACT_NONE || (int)activation > SL_ACT_LAST) {
         return SL_ERR_ARG;
     }
-    if (plan.s.batch == 0) {
-        return SL_OK;
-    }
-    n_threads = plan.s.batch * plan.s.outputs * plan.pixels < SERIAL_BELOW / plan.k ? 1 : sl_threads(n_threads);
-    if (plan.depthwise) {
-        return packed == NULL ? sl_conv_depthwise(&plan, &args, n_threads) : SL_ERR_ARG;
-    }
-    if (packed == NULL) {
-        own = sl_alloc(packed_floats(&plan), sizeof *own);
-        if (own == NULL) {
-            return SL_ERR_NOMEM;
-        }
-        pack_weights(&plan, w, own);
-        args.packed = own;
-    } else if (sl_conv_packed_check(shape, packed, packed_floats(&plan)) != SL_OK) {
+    if (packed != NULL && sl_conv_packed_check(shape, packed, packed_floats(&plan)) != SL_OK) {
         return SL_ERR_ARG;
     }
-    args.packed += SL_PACK_HEADER;
-    status = sl_conv_product(&plan, &args, n_threads);
-    sl_free(own);
-    return status;
+    return run(&plan, &args, n_threads);
+}
+
+sl_status
+sl_conv_forward_f32(const sl_conv_shape *shape, const float *x, const float *w, sl_variant variant, sl_variant part,
+                    const float *bias, const sl_finish *finish, float *z, int n_threads)
+{
+    sl_conv_args args = {.x = x, .w = w, .bias = bias, .y = z, .variant = variant, .part = part, .finish = finish};
+    sl_conv_plan plan;
+    const sl_status status = sl_conv_plan_make(shape, &plan);
+
+    if (status != SL_OK) {
+        return status;
+    }
+    if (n_threads < 1 || !sl_variant_valid(variant, 0) || !sl_variant_valid(part, 1) || !sl_finish_valid(finish)) {
+        return SL_ERR_ARG;
+    }
+    return run(&plan, &args, n_threads);
 }

@@ -16,7 +16,7 @@ typedef struct {
     ptrdiff_t phases, positions, line; /* of a buffer row: positions per phase, floats in all */
     ptrdiff_t row_step, band,
         lines; /* buffer rows from one output row to the next; output rows and buffer rows of a band */
-    ptrdiff_t buffer_floats, work_floats;
+    ptrdiff_t buffer_floats, scratch_floats, work_floats;
 } layout;
 
 static layout
@@ -34,7 +34,8 @@ make_layout(const sl_conv_plan *p, const sl_tier *tier)
     l.band = sl_min(l.band < 4 ? 4 : l.band, p->out_h);
     l.lines = (l.band - 1) * l.row_step + reach;
     l.buffer_floats = sl_round_up(l.lines * l.line + tier->lanes, 16);
-    l.work_floats = l.buffer_floats + sl_round_up((l.positions + tier->lanes) * p->s.stride_w, 16);
+    l.scratch_floats = sl_round_up((l.positions + tier->lanes) * p->s.stride_w, 16);
+    l.work_floats = l.buffer_floats + l.scratch_floats + sl_round_up(p->taps, 16);
     return l;
 }
 
@@ -73,19 +74,19 @@ run_plane(const sl_conv_plan *p, const layout *l, const sl_conv_args *args, cons
 {
     const ptrdiff_t image = plane / p->s.outputs, output = plane % p->s.outputs;
     const float *x = args->x + (image * p->s.channels + output / p->out_g) * p->s.height * p->s.width;
-    const float *addend = args->addend != NULL ? args->addend + plane * p->pixels : NULL,
-                *w = args->w + output * p->taps;
-    float *y = args->y + plane * p->pixels, *lines = work;
+    const float *addend = args->addend != NULL ? args->addend + plane * p->pixels : NULL;
+    float *y = args->y + plane * p->pixels, *lines = work, *weights = work + l->buffer_floats + l->scratch_floats;
     sl_depthwise d = {.kernel_h = p->s.kernel_h,
                       .kernel_w = p->s.kernel_w,
                       .width = p->out_w,
                       .line = l->line,
-                      .weights = w,
+                      .weights = weights,
                       .row_step = l->row_step * l->line,
                       .tap_row = p->s.dilation_h * l->line,
                       .tap_column = tap_column,
                       .bias = args->bias != NULL ? args->bias[output] : 0.0F};
 
+    tier->map_variant(args->w + output * p->taps, p->taps, args->variant, weights);
     d.unit = l->row_step == 1 && l->phases == 1 && p->s.dilation_h == 1 && p->s.dilation_w == 1;
     d.relu = args->activation == SL_ACT_RELU ? 1 : args->activation == SL_ACT_RELU6 ? 2 : 0;
     for (ptrdiff_t i = 0; i < p->out_h; i += l->band) {
@@ -93,12 +94,19 @@ run_plane(const sl_conv_plan *p, const layout *l, const sl_conv_args *args, cons
         const ptrdiff_t whole = addend != NULL ? 0 : whole_rows(p, tier, i, rows);
         const float *more = addend != NULL ? addend + i * p->out_w : NULL;
         fill_lines(p, l, tier, x, i, rows, work + l->buffer_floats, lines);
+        if (args->part.seen != SL_SEEN_PLAIN) {
+            const ptrdiff_t n = (rows - 1) * l->row_step + (p->s.kernel_h - 1) * p->s.dilation_h + 1;
+            tier->map_variant(lines, n * l->line, args->part, lines);
+        }
         d.mode = SL_STORE_WHOLE;
         tier->depthwise(&d, lines, whole, NULL, y + i * p->out_w);
         d.mode = SL_STORE_EXACT;
         tier->depthwise(&d, lines + whole * d.row_step, rows - whole, more, y + (i + whole) * p->out_w);
         if (args->activation > SL_ACT_RELU6) {
             tier->map_activate(y + i * p->out_w, rows * p->out_w, args->activation, y + i * p->out_w);
+        }
+        if (args->finish != NULL) {
+            tier->map_finish(args->finish, plane * p->pixels + i * p->out_w, rows * p->out_w, y + i * p->out_w);
         }
     }
 }

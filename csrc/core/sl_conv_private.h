@@ -2,6 +2,7 @@
 #ifndef SL_CONV_PRIVATE_H
 #define SL_CONV_PRIVATE_H
 
+#include "sl/sl_contract.h"
 #include "sl/sl_conv.h"
 #include "sl_gemm_private.h"
 
@@ -12,6 +13,7 @@ typedef struct {
     ptrdiff_t in_g, out_g;          /* channels of a group */
     ptrdiff_t taps, k, kblock;      /* k = in_g * taps */
     int depthwise;
+    int flip; /* the taps run from the last to the first row and column of the window */
 } sl_conv_plan;
 
 /* Arrays of one call. */
@@ -19,9 +21,15 @@ typedef struct {
     const float *x, *w, *packed, *bias, *addend;
     float *y;
     sl_activation activation;
+    sl_variant variant, part;  /* of w where it is not packed (depthwise); of x */
+    const sl_finish *finish;   /* offsets count from y */
 } sl_conv_args;
 
 sl_status sl_conv_plan_make(const sl_conv_shape *shape, sl_conv_plan *plan);
+/* What follows from s, out_h and out_w: the rest of the plan. */
+void sl_conv_plan_derive(sl_conv_plan *plan);
+/* Packed weights of all groups, without a header: sl_conv_panel_floats of them. */
+ptrdiff_t sl_conv_panel_floats(const sl_conv_plan *plan);
 sl_status sl_conv_depthwise(const sl_conv_plan *plan, const sl_conv_args *args, int n_threads);
 sl_status sl_conv_product(const sl_conv_plan *plan, const sl_conv_args *args, int n_threads);
 

@@ -87,11 +87,11 @@ static sl_status
 make_cut(const sl_conv_plan *p, const sl_tier *tier, int n_threads, cut *t)
 {
     const sl_conv_shape *s = &p->s;
-    const ptrdiff_t padding = s->top | s->left | s->bottom | s->right;
 
     t->columns = s->batch * p->pixels;
     t->lanes = tier->lanes;
-    t->direct = p->taps == 1 && s->stride_h == 1 && s->stride_w == 1 && padding == 0;
+    t->direct = p->taps == 1 && s->stride_h == 1 && s->stride_w == 1 && s->top == 0 && s->left == 0 &&
+                p->out_h == s->height && p->out_w == s->width;
     t->phases = s->kernel_w == 1 ? 1 : s->stride_w;
     t->row_step = s->kernel_h == 1 ? 1 : s->stride_h;
     t->tap_row = s->dilation_h;
@@ -142,7 +142,8 @@ list_offsets(const sl_conv_plan *p, const cut *t, const region *r, ptrdiff_t k0,
     const ptrdiff_t channel0 = k0 / p->taps;
 
     for (ptrdiff_t i = 0; i < depth; i++) {
-        const ptrdiff_t channel = (k0 + i) / p->taps, tap = (k0 + i) % p->taps;
+        const ptrdiff_t channel = (k0 + i) / p->taps, order = (k0 + i) % p->taps;
+        const ptrdiff_t tap = p->flip ? p->taps - 1 - order : order;
         if (t->direct) {
             offsets[i] = channel * p->pixels;
         } else {
@@ -174,8 +175,8 @@ patch_part(const sl_conv_plan *p, const cut *t, const region *r, const sl_tier *
 }
 
 static void
-fill_patch(const sl_conv_plan *p, const cut *t, const region *r, const sl_tier *tier, const float *x, ptrdiff_t k0,
-           ptrdiff_t depth, const workspace *w)
+fill_patch(const sl_conv_plan *p, const cut *t, const region *r, const sl_tier *tier, const float *x, sl_variant part,
+           ptrdiff_t k0, ptrdiff_t depth, const workspace *w)
 {
     const ptrdiff_t plane = p->s.height * p->s.width;
     float *patch = w->patch;
@@ -187,6 +188,9 @@ fill_patch(const sl_conv_plan *p, const cut *t, const region *r, const sl_tier *
                                x + (image * p->s.channels + channel) * plane, w->line, patch);
             q = end;
         }
+    }
+    if (part.seen != SL_SEEN_PLAIN) {
+        tier->map_variant(w->patch, patch - w->patch, part, w->patch);
     }
 }
 
@@ -263,6 +267,21 @@ list_pieces(const sl_conv_plan *p, ptrdiff_t from, ptrdiff_t to, sl_piece pieces
     return n;
 }
 
+/* The rest of the work on `rows` finished rows of y, row by row in pieces of neighbours. */
+static void
+finish_rows(const sl_conv_plan *p, const region *r, const sl_conv_args *args, const sl_tier *tier, ptrdiff_t output,
+            ptrdiff_t rows)
+{
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        for (ptrdiff_t q = r->from; q < r->to;) {
+            const ptrdiff_t image = q / p->pixels, end = sl_min(r->to, (image + 1) * p->pixels);
+            const ptrdiff_t offset = (image * p->s.outputs + output + i) * p->pixels + q - image * p->pixels;
+            tier->map_finish(args->finish, offset, end - q, args->y + offset);
+            q = end;
+        }
+    }
+}
+
 /* One block of K of one task. */
 static void
 run_block(const sl_conv_plan *p, const cut *t, const sl_conv_args *args, const sl_tier *tier, const region *r,
@@ -286,9 +305,15 @@ run_block(const sl_conv_plan *p, const cut *t, const sl_conv_args *args, const s
             const ptrdiff_t n = list_pieces(p, q, sl_min(q + nr, r->to), pieces);
             if (i == 0) {
                 pack_panel(p, t, tier, w, panel, depth, packed);
+                if (t->direct && args->part.seen != SL_SEEN_PLAIN) {
+                    tier->map_variant(packed, depth * nr, args->part, packed);
+                }
             }
             sl_gemm_run_panel(tier, a + i * depth, sl_min(step, rows - i), depth, packed, nr, pieces, n,
                               args->y + output * p->pixels, p->pixels, &e, w->edge);
+        }
+        if (e.last && args->finish != NULL) {
+            finish_rows(p, r, args, tier, output, sl_min(step, rows - i));
         }
     }
 }
@@ -308,7 +333,7 @@ run_task(const sl_conv_plan *p, const cut *t, const sl_conv_args *args, const sl
         const ptrdiff_t depth = sl_min(p->kblock, p->k - k0);
         list_offsets(p, t, &r, k0, depth, w->offsets);
         if (!t->direct) {
-            fill_patch(p, t, &r, tier, x, k0, depth, w);
+            fill_patch(p, t, &r, tier, x, args->part, k0, depth, w);
         }
         run_block(p, t, args, tier, &r, group, row_tile * t->tile_rows, k0, w);
     }

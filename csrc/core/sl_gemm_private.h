@@ -21,7 +21,7 @@ typedef struct {
 
 #define SL_PACK_MAGIC "SLpack1" /* with its 0: eight bytes; raise the number when the layout changes */
 enum { SL_PACK_HEADER = 16 };   /* floats that the header takes */
-enum { SL_PACK_CONV = 1, SL_PACK_DENSE = 2 };
+enum { SL_PACK_CONV = 1, SL_PACK_DENSE = 2, SL_PACK_ADJOINT = 3 };
 _Static_assert(sizeof(sl_pack_header) <= SL_PACK_HEADER * sizeof(float), "the header has outgrown its place");
 
 static inline ptrdiff_t
@@ -57,5 +57,40 @@ typedef struct {
 void sl_gemm_run_panel(const sl_tier *tier, const float *a, ptrdiff_t rows, ptrdiff_t k, const float *b, ptrdiff_t ldb,
                        const sl_piece *pieces, ptrdiff_t n_pieces, float *c, ptrdiff_t ldc, const sl_epilogue *e,
                        float *edge);
+
+/* An operand of sl_product_run: element (row, p) of matrix (o, i) lies at data + o outer + i inner + row ld + p (along_k) or + p ld + row. */
+typedef struct {
+    const float *data;
+    ptrdiff_t outer, inner, ld;
+    int along_k;
+    sl_variant variant;
+} sl_operand;
+
+/* c[o,i,r,q] = work of `finish` on (bias[q] + sum_p a(r, p) b(q, p)); with a finish, c is one dense matrix. */
+typedef struct {
+    ptrdiff_t outer, inner, m, n, k;
+    sl_operand a, b;
+    float *c;
+    ptrdiff_t c_outer, c_inner, ldc;
+    const float *bias;
+    const sl_finish *finish;
+    float scale;
+} sl_product;
+
+/* Sums as in sl_gemm.h.  Sizes must have been checked.  SL_ERR_NOMEM. */
+sl_status sl_product_run(const sl_product *product, int n_threads);
+
+static inline int
+sl_variant_valid(sl_variant v, int keeps_zero)
+{
+    return (int)v.seen >= SL_SEEN_PLAIN && (int)v.seen <= SL_SEEN_MORE_NEGATIVE &&
+           !(keeps_zero && v.seen == SL_SEEN_ONE);
+}
+
+static inline int
+sl_finish_valid(const sl_finish *f)
+{
+    return f == NULL || sl_variant_valid(f->part, 0);
+}
 
 #endif

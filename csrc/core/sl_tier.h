@@ -4,6 +4,7 @@
 #define SL_TIER_H
 
 #include "sl/sl_common.h"
+#include "sl/sl_contract.h"
 #include "sl/sl_elementwise.h"
 
 /* What happens to a tile of C after its product with one block of K: the first block stores product + bias + addend, later ones add to C, the
@@ -106,6 +107,24 @@ typedef struct {
     /* `rows` output rows from the buffer rows that begin at `lines`; addend (only with SL_STORE_EXACT) like y, or NULL. */
     void (*depthwise)(const sl_depthwise *d, const float *lines, ptrdiff_t rows, const float *addend, float *y);
 
+    /* See sl_contract.h: y[i] = the variant of x[i], y may be x; the steps of a finish, its arrays `offset` floats in; packing of rows that already lie
+     * side by side: dst [k][mr] (or [k][nr]) = src (k, rows <= mr), missing columns 0. */
+    void (*map_variant)(const float *x, ptrdiff_t n, sl_variant variant, float *y);
+    /* y[i] = the derivative of an activation at the saved x[i], times z[i]; y may be z. */
+    void (*map_slope)(const float *x, const float *z, ptrdiff_t n, sl_activation kind, float *y);
+    void (*map_finish)(const sl_finish *f, ptrdiff_t offset, ptrdiff_t n, float *y);
+    void (*copy_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
+    void (*copy_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
+    /* Taps of the kernels of one output, for each panel of mr channels: dst [n_taps][mr], panels `panel` floats apart; `kernel` floats a channel. */
+    void (*pack_taps)(const float *src, ptrdiff_t kernel, const ptrdiff_t *taps, ptrdiff_t n_taps, ptrdiff_t channels,
+                      float *dst, ptrdiff_t panel);
+    /* acc (m, n) += a (m, k) b (k, n), one chain of multiply-adds in ascending order of k. */
+    void (*axpy_rows)(const float *a, ptrdiff_t lda, ptrdiff_t m, const float *b, ptrdiff_t ldb, ptrdiff_t k,
+                      ptrdiff_t n, float *acc, ptrdiff_t ldacc);
+    /* y[2 i] = even[i], y[2 i + 1] = odd[i], n floats in all. */
+    void (*zip_rows)(const float *even, const float *odd, ptrdiff_t n, float *y);
+    /* sum of x[i] z[i * step] in double over 8 fixed lanes: the same bits in every tier. */
+    double (*dot_double)(const float *x, const float *z, ptrdiff_t step, ptrdiff_t n);
     /* See tier_transformer_inl.h. */
     void (*norm_row)(const float *x, ptrdiff_t n, double eps, int centred, const float *weight, const float *bias,
                      float *y);

@@ -22,6 +22,9 @@
 
 #include "tier_pool_inl.h"
 
+#include "tier_contract_inl.h"
+
+#include "tier_adjoint_inl.h"
 #include "tier_transformer_inl.h"
 
 const sl_tier SL_TIER = {
@@ -57,6 +60,15 @@ const sl_tier SL_TIER = {
     .row_max_strided = row_max_strided,
     .row_sum = row_sum,
     .depthwise = depthwise,
+    .map_variant = map_variant,
+    .map_slope = map_slope,
+    .map_finish = map_finish,
+    .copy_a = copy_a,
+    .copy_b = copy_b,
+    .pack_taps = pack_taps,
+    .axpy_rows = axpy_rows,
+    .zip_rows = zip_rows,
+    .dot_double = dot_double,
     .norm_row = norm_row,
     .attention_row = attention_row,
     .peak_chains = SL_PEAK_CHAINS,

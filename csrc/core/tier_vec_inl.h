@@ -128,6 +128,8 @@ v_load_quads(const float *p, ptrdiff_t ld)
 #if SL_LANES == 16
 #define SL_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define SL_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define SL_INTERLEAVE_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define SL_INTERLEAVE_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define SL_ZIP_LOW 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
 #define SL_ZIP_HIGH 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
 #define SL_PAIRS_LOW 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
@@ -135,6 +137,8 @@ v_load_quads(const float *p, ptrdiff_t ld)
 #elif SL_LANES == 8
 #define SL_EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #define SL_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define SL_INTERLEAVE_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define SL_INTERLEAVE_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #define SL_ZIP_LOW 0, 8, 1, 9, 4, 12, 5, 13
 #define SL_ZIP_HIGH 2, 10, 3, 11, 6, 14, 7, 15
 #define SL_PAIRS_LOW 0, 1, 8, 9, 4, 5, 12, 13
@@ -142,6 +146,8 @@ v_load_quads(const float *p, ptrdiff_t ld)
 #else
 #define SL_EVEN 0, 2, 4, 6
 #define SL_ODD 1, 3, 5, 7
+#define SL_INTERLEAVE_LOW 0, 4, 1, 5
+#define SL_INTERLEAVE_HIGH 2, 6, 3, 7
 #define SL_ZIP_LOW 0, 4, 1, 5
 #define SL_ZIP_HIGH 2, 6, 3, 7
 #define SL_PAIRS_LOW 0, 1, 4, 5

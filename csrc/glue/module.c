@@ -5,11 +5,14 @@
 
 #include <stdlib.h>
 
+extern PyMethodDef sl_adjoint_methods[];
 extern PyMethodDef sl_build_methods[];
 extern PyMethodDef sl_alignment_methods[];
+extern PyMethodDef sl_contract_methods[];
 extern PyMethodDef sl_cosine_methods[];
 extern PyMethodDef sl_elementwise_methods[];
 extern PyMethodDef sl_hdbscan_methods[];
+extern PyMethodDef sl_matmul_methods[];
 extern PyMethodDef sl_nn_methods[];
 extern PyMethodDef sl_scores_methods[];
 extern PyMethodDef sl_topm_methods[];
@@ -18,11 +21,14 @@ extern PyMethodDef sl_transformer_methods[];
 /* One per line, so that families can be added side by side. */
 /* clang-format off */
 static PyMethodDef *const families[] = {
+    sl_adjoint_methods,
     sl_alignment_methods,
     sl_build_methods,
+    sl_contract_methods,
     sl_cosine_methods,
     sl_elementwise_methods,
     sl_hdbscan_methods,
+    sl_matmul_methods,
     sl_nn_methods,
     sl_scores_methods,
     sl_topm_methods,

@@ -9,13 +9,14 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semanticlens._errors import LayerNotFoundError, ModelFileError
+from semanticlens._errors import LayerNotFoundError, ModelFileError, UnsupportedOperationError
 from semanticlens._kernels import resolve_threads
 from semanticlens._progress import track
 from semanticlens.io import sha256_of_arrays
@@ -37,6 +38,9 @@ from semanticlens.nn.layers import LayerInfo, Layers, shape_text
 from semanticlens.nn.plan import Plan, Scratch, compile_plan
 from semanticlens.nn.preprocess import Preprocess
 from semanticlens.nn.summary import Summary
+
+if TYPE_CHECKING:
+    from semanticlens.nn.backward import Gradients, Link, Route, Target
 
 __all__ = ["Network", "Node"]
 
@@ -467,13 +471,83 @@ class Network:
     ) -> dict[str, NDArray[Any]]:
         from semanticlens.nn.double import evaluate
 
+        array = self._check_double(x)
+        graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, array.shape[1:])
+        return evaluate(graph, self.params, array, records, edits)
+
+    def gradient(
+        self,
+        x: ArrayLike,
+        target: Target | None = None,
+        wrt: str | Iterable[str] = (INPUT,),
+        *,
+        of: str = OUTPUT,
+        params: bool = False,
+        dtype: str = "float32",
+        n_threads: int | None = None,
+    ) -> Gradients:
+        """Gradients of (a combination of) outputs by the input, by inner values and by the parameters.
+
+        For each sample the sum over the output's values, each times its number in ``target``, is differentiated: a
+        vector-Jacobian product.
+
+        Parameters
+        ----------
+        x : ndarray of shape (B, *input_shape), float32 (or float64 with ``dtype="float64"``)
+        target : int, sequence of B ints, ndarray of the output's shape, or callable
+            A class (factor 1 for it, 0 for the others), a class per sample, or the factors themselves (real numbers); a
+            callable gets the output, (B, n), and returns them.
+        wrt : str or iterable of str
+            Values to differentiate by: names or aliases of nodes, or "input".
+        of : str
+            The value that is differentiated, if it is not the output.
+        params : bool
+            Also by the parameters, summed over the batch.
+        dtype : {"float32", "float64"}
+            float64 runs every operation in plain NumPy: slow, for checking.
+        n_threads : int, optional
+            See :func:`semanticlens.get_num_threads`; the values are the same for every number.
+
+        Returns
+        -------
+        Gradients
+            ``result["input"]``, ``result["blocks.3"]``, ... (arrays of the values' shapes), ``result.params``,
+            ``result.value``, ``result.peak_bytes``.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If a name is not known.
+        UnsupportedOperationError
+            If an operation on the way has no adjoint (the message names the node), or the network carries edits.
+        ValueError
+            If ``target`` does not fit, or ``of`` does not depend on a name in ``wrt``.
+        DataError, TypeError
+            As :meth:`run`.
+        """
+        from semanticlens.nn import backward
+
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
+        if self._edits:
+            raise UnsupportedOperationError(
+                "gradients do not pass the edits this network was made with; take the gradient of the network without them"
+            )
+        names = backward.names_of(self, wrt)
+        if not names and not params:
+            raise ValueError("wrt is empty: name at least one value, or ask for params=True")
+        batch = check_input(self, x) if dtype == "float32" else self._check_double(x)
+        values = tuple(dict.fromkeys(names.values()))
+        result = backward.run(self, batch, target, values, self.resolve(of), params, resolve_threads(n_threads))
+        return replace(result, arrays={name: result.arrays[value] for name, value in names.items()})
+
+    def _check_double(self, x: ArrayLike) -> NDArray[np.float64]:
+        """As float64, checked like float32."""
         array = np.asarray(x)
         if array.dtype not in (np.float32, np.float64) and not self.takes_ids:
             raise TypeError(f"x must be float64 or float32 for dtype='float64', not {array.dtype}")
-        narrow = check_input(self, array if self.takes_ids else array.astype(np.float32))
-        shape = narrow.shape[1:]
-        graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, shape)
-        return evaluate(graph, self.params, array.astype(np.float64), records, edits)
+        check_input(self, array if self.takes_ids else array.astype(np.float32))
+        return np.ascontiguousarray(array, np.float64)
 
     def stream(
         self,
@@ -507,11 +581,35 @@ class Network:
                 fixed = None not in self.input_shape
                 graph = self._graph if fixed else check_graph(self.nodes, self.params, input_shape)
             plan = compile_plan(graph, records, input_shape, self.params, self._prepare, sources=sources, edited=edited)
-            with self._lock:
-                if len(self._plans) >= MAX_PLANS:
-                    self._plans.pop(next(iter(self._plans)))
-                self._plans[key] = plan
+            self._remember(key, plan)
         return plan
+
+    def _gradient_plan(self, route: Route, of: str, apart: frozenset[str], input_shape: tuple[int, ...]) -> Plan:
+        """The forward run of a gradient: it keeps what the walk back reads."""
+        records = route.keep | {of}
+        key = (records, input_shape, apart)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = compile_plan(route.graph, records, input_shape, self.params, self._prepare, edited=apart)
+            self._remember(key, plan)
+        return plan
+
+    def _remember(self, key: tuple[Any, ...], plan: Plan) -> None:
+        with self._lock:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[key] = plan
+
+    def _prepare_through(self, link: Link, shape: tuple[int, ...]) -> Any:
+        """Parameters of a node prepared for the walk back, made once for each size of its input."""
+        prepare = link.head.op.prepare_through
+        if prepare is None:
+            return None
+        key = f"{link.head.node.name}\n{shape[1:]}"  # names of nodes hold no line break
+        with self._lock:
+            if key not in self._prepared:
+                self._prepared[key] = prepare(link.call, shape)
+            return self._prepared[key]
 
     def _prepare(self, item: Checked) -> Any:
         """Packed or otherwise prepared parameters of a node, made once."""

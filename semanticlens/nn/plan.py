@@ -68,6 +68,8 @@ class Step:
     place: int  # the offset (_BLOCK) per sample, or the position among the inputs (_INPLACE)
     view: bool
     forget: tuple[int, ...]  # values nobody needs after this step
+    head: Checked  # the node whose operation this is; an addition and an activation may follow it in the same call
+    sources: tuple[str, ...]  # names of the inputs
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,24 @@ class Plan:
     block: int  # floats of working memory per sample
 
     def execute(
-        self, given: Sequence[F32], n_threads: int, scratch: Scratch, edits: Edits | None = None
+        self,
+        given: Sequence[F32],
+        n_threads: int,
+        scratch: Scratch,
+        edits: Edits | None = None,
+        *,
+        share: bool = False,
     ) -> dict[str, F32]:
-        """Run on a checked batch (the value of each source); returns the recorded values by node name."""
-        with np.errstate(all="ignore"):  # what overflows is infinite, in NumPy's operations without a warning too
-            return self._execute(given, n_threads, scratch, edits or {})
+        """Run on a checked batch (the value of each source); returns the recorded values by node name.
 
-    def _execute(self, given: Sequence[F32], n_threads: int, scratch: Scratch, edits: Edits) -> dict[str, F32]:
+        With ``share`` records may share memory with each other and with ``given``: for callers who only read them.
+        """
+        with np.errstate(all="ignore"):  # what overflows is infinite, in NumPy's operations without a warning too
+            return self._execute(given, n_threads, scratch, edits or {}, share)
+
+    def _execute(
+        self, given: Sequence[F32], n_threads: int, scratch: Scratch, edits: Edits, share: bool
+    ) -> dict[str, F32]:
         batch = given[0].shape[0]
         base = scratch.take(batch * self.block)
         start = -base.ctypes.data % (4 * _ALIGN) // 4
@@ -111,7 +124,8 @@ class Plan:
             for i in step.forget:
                 values[i] = None
             xs = out = y = None  # no references into the next step
-        result = {name: values[i].copy() if name in self.copies else values[i] for name, i in self.records.items()}
+        copies = frozenset() if share else self.copies
+        result = {name: values[i].copy() if name in copies else values[i] for name, i in self.records.items()}
         scratch.give(base)
         return result
 
@@ -172,7 +186,7 @@ def compile_plan(
     sources : mapping of str to shape, optional
         Values that are given instead of the input, with their shapes.
     edited : frozenset of str
-        Nodes whose values are changed: they are not merged into others.
+        Nodes whose values are changed, or needed apart: they are not merged into others.
     """
     given = {INPUT: input_shape} if sources is None else dict(sources)
     first = len(given)
@@ -196,6 +210,8 @@ def compile_plan(
             place=offsets[i] if memory == _BLOCK else place,
             view=group.head.op.view,
             forget=tuple(layout.dying[i]),
+            head=group.head,
+            sources=tuple(group.inputs),
         )
         for i, (group, (memory, place)) in enumerate(zip(groups, places, strict=True), first)
     )

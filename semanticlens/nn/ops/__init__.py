@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from semanticlens.nn.ops import layout, linear, norm, pointwise, pool, tokens
+from semanticlens.nn.ops import layout, linear, norm, pointwise, pool, tokens  # isort: skip
+from semanticlens.nn.ops import back_layout, back_linear, back_pointwise, back_tokens  # isort: skip
 from semanticlens.nn.ops.norm import affine
 from semanticlens.nn.ops.table import (
     ACTIVATIONS,
@@ -27,6 +28,10 @@ __all__ = [
     "Op",
     "Shape",
     "affine",
+    "back_layout",
+    "back_linear",
+    "back_pointwise",
+    "back_tokens",
     "attributes",
     "layout",
     "linear",

@@ -12,7 +12,7 @@ reason; the caller names the node.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semanticlens._errors import ModelFileError, UnsupportedOperationError
+from semanticlens._kernels.contract import Finish
 from semanticlens.nn import attrs as check
 from semanticlens.nn.shapes import Attrs, Shape, Shapes
 
@@ -80,8 +81,9 @@ class Call:
 
 Forward = Callable[[Call, Sequence[F32], "F32 | None", int], F32]
 Plain = Callable[[Call, Sequence[Array]], Array]
-Adjoint = Callable[[Call, Sequence[F32], F32, F32, Sequence[bool], int], "Sequence[F32 | None]"]
-Parameter = Callable[[Call, Sequence[F32], F32, F32, int], Mapping[str, F32]]
+Adjoint = Callable[[Call, Sequence[Array], Array, Array, Sequence[bool], int], "Sequence[Array | None]"]
+Parameter = Callable[[Call, Sequence[Array], Array, Array, int], Mapping[str, Array]]
+Through = Callable[[Call, Array, tuple[int, ...], Any, Finish | None, int], Array]
 ShapeRule = Callable[[Attrs, Shapes, Sequence[Shape]], Shape]
 Flops = Callable[[Attrs, Shapes, Sequence["tuple[int, ...]"], "tuple[int, ...]"], int]
 
@@ -122,12 +124,19 @@ class Op:
         and what the tests compare ``forward`` with.
     adjoint : callable (call, xs, out, grad, needed, n_threads) -> sequence of (ndarray or None), optional
         The transposed Jacobian times ``grad``, one array of the input's shape per input; None where ``needed`` is
-        False.  ``xs`` and ``out`` are what ``keeps`` says, empty or None otherwise.  An operation without it cannot be
-        differentiated, and walking back through it is an error that names the node.
+        False.  Works for float32 and float64.  What ``keeps`` does not name of ``xs`` and ``out`` has its shape, but
+        NaN for every value.  An operation without it cannot be differentiated, and walking back through it is an error
+        that names the node.
     parameter : callable (call, xs, out, grad, n_threads) -> mapping of str to ndarray, optional
-        Gradient of ``<grad, op(xs)>`` by each parameter, role -> array of its shape, summed over the batch.
+        Gradient of ``<grad, op(xs)>`` by each parameter, role -> array of its shape, summed over the batch; ``xs`` hold
+        the values of the forward run.
     keeps : frozenset of {"inputs", "output"}
         What ``adjoint`` reads of the forward run.
+    through : callable (call, grad, shape, prepared, finish, n_threads) -> ndarray, optional
+        The adjoint of the first input, of ``shape``, in float32, with elementwise work on the result: the walk hands
+        sums and the slope of a ReLU over where it can.
+    prepare_through : callable (call, shape) -> Any, optional
+        What ``through`` gets as ``prepared``: work on the parameters that is done once per network and ``shape[1:]``.
     flops : callable (attrs, parameter shapes, input shapes, output shape) -> int, optional
         Arithmetic operations for one sample, a multiply-add counted as two; one per value of the result if left out.
     ids : tuple of int
@@ -159,6 +168,8 @@ class Op:
     ids: tuple[int, ...] = ()
     aten: tuple[str, ...] = ()
     onnx: tuple[str, ...] = ()
+    through: Through | None = None
+    prepare_through: Callable[[Call, tuple[int, ...]], Any] | None = None
 
     def __post_init__(self) -> None:
         if self.forward is None and self.numpy is None:
@@ -198,6 +209,26 @@ def register_op(op: Op, *, replace: bool = False) -> None:
     if op.name in OPS and not replace:
         raise ValueError(f"operation {op.name!r} exists; pass replace=True to put another in its place")
     OPS[op.name] = op
+
+
+def differentiate(
+    name: str,
+    adjoint: Adjoint,
+    *,
+    keeps: frozenset[str] = NOTHING,
+    parameter: Parameter | None = None,
+    through: Through | None = None,
+    prepare_through: Callable[[Call, tuple[int, ...]], Any] | None = None,
+) -> None:
+    """Complete an entry by what the walk back needs; see :class:`Op`."""
+    OPS[name] = replace(
+        OPS[name],
+        adjoint=adjoint,
+        keeps=keeps,
+        parameter=parameter,
+        through=through,
+        prepare_through=prepare_through,
+    )
 
 
 def lookup(name: Any, node: str) -> Op:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from semanticlens._errors import DataError
-from semanticlens._kernels import transformer
+from semanticlens._kernels import contract, transformer
 from semanticlens._reference import transformer as plain
 from semanticlens.nn import attrs as check
 from semanticlens.nn import shapes
@@ -23,12 +23,25 @@ def _matmul(call: Call, xs: Sequence[Array]) -> Array:
     return y
 
 
-def _scale(call: Call, q: Array) -> float:
+def _matmul_kernel(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+    a, b = xs
+    a = a.swapaxes(-1, -2) if call.attrs["transpose_a"] else a
+    b = b.swapaxes(-1, -2) if call.attrs["transpose_b"] else b
+    if a.ndim <= 4:
+        return contract.matmul(a, b, out=out, n_threads=n_threads)
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # the kernel knows four axes: fold the others
+    flat = [np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(-1, *x.shape[-2:]) for x in (a, b)]
+    shape = (*lead, a.shape[-2], b.shape[-1])
+    into = None if out is None else out.reshape(-1, *shape[-2:])
+    return contract.matmul(*flat, out=into, n_threads=n_threads).reshape(shape)
+
+
+def score_scale(call: Call, q: Array) -> float:
     scale: float | None = call.attrs["scale"]
     return 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
 
 
-def _bias(call: Call, xs: Sequence[Array]) -> Array | None:
+def score_bias(call: Call, xs: Sequence[Array]) -> Array | None:
     """What is added to the scores, as (R, T, S) that runs through the last R pairs; None where nothing is."""
     q, k = xs[:2]
     full = (*q.shape[:-1], k.shape[-2])
@@ -48,7 +61,7 @@ def _bias(call: Call, xs: Sequence[Array]) -> Array | None:
 def _attention(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
     q, k, v = xs[:3]
     return transformer.attention(
-        q, k, v, _bias(call, xs), scale=_scale(call, q), causal=call.attrs["causal"], out=out, n_threads=n_threads
+        q, k, v, score_bias(call, xs), scale=score_scale(call, q), causal=call.attrs["causal"], out=out, n_threads=n_threads
     )
 
 
@@ -57,7 +70,7 @@ def _plain_attention(call: Call, xs: Sequence[Array]) -> Array:
     bias = call.params.get("bias")
     if len(xs) > 3:
         bias = xs[3] if bias is None else xs[3] + bias
-    return plain.attention(q, k, v, bias, scale=_scale(call, q), causal=call.attrs["causal"])
+    return plain.attention(q, k, v, bias, scale=score_scale(call, q), causal=call.attrs["causal"])
 
 
 def whole_numbers(ids: Array, limit: int, what: str) -> Any:
@@ -110,10 +123,10 @@ def _pick(call: Call, xs: Sequence[Array]) -> Array:
 register_op(
     Op(
         "matmul",
-        shape=shapes.matmul_shape,
+        _matmul_kernel,
+        shapes.matmul_shape,
         attrs={"transpose_a": Attr(check.flag, False), "transpose_b": Attr(check.flag, False)},
         inputs=(2, 2),
-        takes_out=False,
         numpy=_matmul,
         flops=lambda attrs, params, inputs, shape: 2 * math.prod(shape) * inputs[0][-2 if attrs["transpose_a"] else -1],
         aten=("matmul", "bmm"),

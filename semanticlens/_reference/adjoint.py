@@ -1,0 +1,99 @@
+"""Twins of the adjoints of activations and pooling.  Any float dtype."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semanticlens._reference.nn import normal
+
+Array = NDArray[Any]
+Pair = tuple[int, int]
+Quad = tuple[int, int, int, int]
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def _gated(x: Array, factor: float, inner: Array | float = 1.0, z: Array | None = None) -> Array:
+    """Slope of x sigmoid(z) with dz/dx = factor * inner."""
+    s = _sigmoid(factor * x if z is None else z)
+    return s + x * s * (1 - s) * factor * inner
+
+
+_TANH = 2 * math.sqrt(2 / math.pi)
+SLOPES: dict[str, Any] = {  # of the saved value: the result for the first five, the input for the others
+    "relu": lambda y: (y > 0) * 1.0,
+    "relu6": lambda y: ((y > 0) & (y < 6)) * 1.0,
+    "sigmoid": lambda y: y * (1 - y),
+    "hardsigmoid": lambda y: ((y > 0) & (y < 1)) / 6,
+    "tanh": lambda y: 1 - y * y,
+    "silu": lambda x: _gated(x, 1.0),
+    "hardswish": lambda x: np.where(x > -3, np.where(x < 3, (2 * x + 3) / 6, 1.0), 0.0),
+    "gelu": lambda x: normal(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi),
+    "gelu_tanh": lambda x: _gated(x, _TANH, 1 + 3 * 0.044715 * x * x, _TANH * (x + 0.044715 * x**3)),
+    "quick_gelu": lambda x: _gated(x, 1.702),
+}
+
+
+def activate(saved: Array, s: Array, kind: str) -> Array:
+    """``s`` times the activation's slope."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(SLOPES[kind](saved) * s, s.dtype)
+
+
+def _taps(size: Pair, kernel: Pair, out: Pair, stride: Pair, padding: Quad, dilation: Pair) -> Any:
+    """For each tap (u, v): rows and columns of outputs that find it inside the picture, and those of the picture."""
+    axes = []
+    for n, k, m, s, d, before in zip(size, kernel, out, stride, dilation, padding[:2], strict=True):
+        places = np.arange(m) * s - before
+        axes.append([(keep := np.flatnonzero((places + u * d >= 0) & (places + u * d < n)), places[keep] + u * d) for u in range(k)])
+    for rows in axes[0]:
+        for columns in axes[1]:
+            yield np.ix_(rows[0], columns[0]), np.ix_(rows[1], columns[1])
+
+
+def pool2d(s: Array, x: Array | None, size: Pair, kind: str, kernel: Pair, *, stride: Pair, padding: Quad = (0, 0, 0, 0),
+           dilation: Pair = (1, 1), ceil_mode: bool = False, count_include_pad: bool = True) -> Array:
+    """The transposed pooling: a maximum goes to the first tap that holds it, a mean evenly to the taps inside."""
+    out = s.shape[2:]
+    g = np.zeros((*s.shape[:2], *size), s.dtype)
+    taps = list(_taps(size, kernel, out, stride, padding, dilation))
+    if kind == "max":
+        assert x is not None
+        best, place = np.full(s.shape, -np.inf), np.full(s.shape, -1)
+        for number, (outer, inner) in enumerate(taps):
+            old, new = best[(slice(None), slice(None), *outer)], x[(slice(None), slice(None), *inner)]
+            better = (new > old) | (np.isnan(new) & ~np.isnan(old)) | (place[(slice(None), slice(None), *outer)] < 0)
+            best[(slice(None), slice(None), *outer)] = np.where(better, new, old)
+            place[(slice(None), slice(None), *outer)] = np.where(better, number, place[(slice(None), slice(None), *outer)])
+        for number, (outer, inner) in enumerate(taps):
+            g[(slice(None), slice(None), *inner)] += np.where(place[(slice(None), slice(None), *outer)] == number, s[(slice(None), slice(None), *outer)], 0)
+        return g
+    counts = np.zeros(out)
+    if count_include_pad:
+        padded = (size[0] + padding[0] + padding[2], size[1] + padding[1] + padding[3])
+        for outer, _ in _taps(padded, kernel, out, stride, (0, 0, 0, 0), dilation):
+            counts[outer] += 1
+    else:
+        for outer, _ in taps:
+            counts[outer] += 1
+    share = s / np.maximum(counts, 1)
+    for outer, inner in taps:
+        g[(slice(None), slice(None), *inner)] += share[(slice(None), slice(None), *outer)]
+    return g
+
+
+def adaptive_avg_pool2d(s: Array, size: Pair) -> Array:
+    """Each value spread evenly over its cell."""
+    g = np.zeros((*s.shape[:2], *size), s.dtype)
+    (height, width), (h, w) = size, s.shape[2:]
+    for i in range(h):
+        for j in range(w):
+            rows, columns = slice(i * height // h, -(-(i + 1) * height // h)), slice(j * width // w, -(-(j + 1) * width // w))
+            g[:, :, rows, columns] += (s[:, :, i, j] / ((rows.stop - rows.start) * (columns.stop - columns.start)))[:, :, None, None]
+    return g

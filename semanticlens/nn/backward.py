@@ -1,0 +1,461 @@
+"""Gradients: the graph walked backwards, operation by operation.
+
+The forward run keeps only what the operations on the way read (``Op.keeps``); values are let go as soon as the walk has
+passed them.  Sums of gradients at branches and the slopes of ReLUs are formed while the adjoints of convolutions and
+dense layers write their results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semanticlens._errors import UnsupportedOperationError
+from semanticlens._kernels import adjoint as kernels
+from semanticlens._kernels import nn as forward_kernels
+from semanticlens._kernels.contract import Finish
+from semanticlens.nn.graph import INPUT, Checked, check_graph
+from semanticlens.nn.ops import Call
+from semanticlens.nn.ops.back_pointwise import slope
+from semanticlens.nn.plan import compile_plan
+
+if TYPE_CHECKING:
+    from semanticlens.nn.network import Network
+
+Array = NDArray[Any]
+Target = int | ArrayLike | Callable[[Array], ArrayLike]
+_CUT_OFF = {"relu": float("inf"), "relu6": 6.0}  # slope 1 where 0 < result < this, else 0
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What :meth:`semanticlens.nn.Network.gradient` returns.
+
+    Attributes
+    ----------
+    arrays : mapping of str to ndarray of shape (B, ...)
+        The gradient by each value asked for, under the name it was asked by; one vector-Jacobian product per sample.
+    value : ndarray of shape (B, ...)
+        The value that was differentiated (the output, unless ``of`` said otherwise).
+    params : mapping of str to ndarray
+        Gradients by the parameters, summed over the batch; empty unless asked for.
+    peak_bytes : int
+        Most bytes of values, gradients and working memory that were held at a time, without the parameters.
+    """
+
+    arrays: Mapping[str, Array]
+    value: Array
+    params: Mapping[str, Array]
+    peak_bytes: int
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
+
+
+@dataclass(frozen=True)
+class Link:
+    """One call of the forward run, as the walk sees it: an operation, perhaps with an addition and an activation behind it."""
+
+    name: str
+    head: Checked
+    call: Call
+    sources: tuple[str, ...]
+
+    @property
+    def own(self) -> int:
+        """Inputs of the operation itself: one fewer than all where an addition was merged."""
+        return len(self.head.node.inputs)
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a gradient has to pass: fixed by the graph and the names, not by the values.
+
+    Attributes
+    ----------
+    graph : tuple of Checked
+        The nodes that the differentiated value needs.
+    wanted : frozenset of str
+        Values whose gradient is formed.
+    keep : frozenset of str
+        Values that some adjoint reads.
+    """
+
+    graph: tuple[Checked, ...]
+    wanted: frozenset[str]
+    keep: frozenset[str]
+
+
+def plan_route(graph: Sequence[Checked], of: str, wrt: Sequence[str], params: bool) -> Route:
+    """Which nodes the gradient of ``of`` by ``wrt`` (and by all parameters) passes, and what they keep.
+
+    Raises
+    ------
+    ValueError
+        If ``of`` does not depend on a name in ``wrt``.
+    UnsupportedOperationError
+        If a node on the way has no adjoint.
+    """
+    needed = {of}
+    path = []
+    for item in reversed(graph):
+        if item.node.name in needed:
+            needed.update(item.node.inputs)
+            path.append(item)
+    path.reverse()
+    for name in wrt:
+        if name not in needed:
+            raise ValueError(f"wrt={name!r}: {of!r} does not depend on it; name a value that comes before it")
+    wanted, keep = set(wrt), set()
+    for item in path:
+        name, op = item.node.name, item.op
+        own = params and bool(item.node.params)
+        passed = any(_differentiable(item, i) and source in wanted for i, source in enumerate(item.node.inputs))
+        if passed or own:
+            wanted.add(name)
+        if passed and op.adjoint is None:
+            raise UnsupportedOperationError(
+                f"node {name!r}: operation {op.name!r} has no adjoint, so no gradient passes it; give it one "
+                "(semanticlens.nn.Op(adjoint=...)), or ask for the gradient by a value behind it"
+            )
+        if own and op.parameter is None:
+            raise UnsupportedOperationError(
+                f"node {name!r}: operation {op.name!r} has no gradient by its parameters (Op.parameter); leave out params=True"
+            )
+        if own or (passed and "inputs" in op.keeps):
+            keep.update(item.node.inputs)
+        if passed and "output" in op.keeps:
+            keep.add(name)
+    return Route(tuple(path), frozenset(wanted), frozenset(keep))
+
+
+def _differentiable(item: Checked, position: int) -> bool:
+    """False for inputs that are whole numbers (token ids)."""
+    return position not in getattr(item.op, "ids", ())
+
+
+class Meter:
+    """Bytes held at a time."""
+
+    def __init__(self, working: int) -> None:
+        self.held = self.peak = working
+        self._holders: dict[int, int] = {}
+
+    def add(self, *arrays: Array) -> None:
+        """Somebody more holds these."""
+        for array in arrays:
+            memory = _memory(array)
+            holders = self._holders[id(memory)] = self._holders.get(id(memory), 0) + 1
+            self.held += memory.nbytes if holders == 1 else 0
+        self.peak = max(self.peak, self.held)
+
+    def drop(self, *arrays: Array) -> None:
+        """Somebody less holds these."""
+        for array in arrays:
+            memory = _memory(array)
+            self._holders[id(memory)] -= 1
+            if not self._holders[id(memory)]:
+                del self._holders[id(memory)]
+                self.held -= memory.nbytes
+
+
+def _memory(array: Array) -> Array:
+    """The array that a view looks into."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _sum(a: Array, b: Array, out: Array | None, n_threads: int) -> Array:
+    if a.dtype == np.float32:
+        return forward_kernels.add(a, b, out=out, n_threads=n_threads)
+    return np.asarray(np.add(a, b, out=out))
+
+
+@dataclass
+class _Cotangent:
+    """A gradient that is being summed up.  ``owned``: nobody else holds the array, so that it may be written."""
+
+    array: Array
+    owned: bool
+    masked: bool = False  # the slope of the value's own activation is already in it
+
+
+@dataclass
+class Walk:
+    """The walk back over some links: gradients that arrive, values that are kept, what has been found."""
+
+    route: Route
+    wrt: frozenset[str]
+    params: bool
+    n_threads: int
+    meter: Meter
+    shapes: Mapping[str, tuple[int, ...]]
+    values: dict[str, Array]
+    cotangents: dict[str, _Cotangent] = field(default_factory=dict)
+    pending: dict[str, int] = field(default_factory=dict)
+    found: dict[str, Array] = field(default_factory=dict)
+    by_params: dict[str, Array] = field(default_factory=dict)
+    cut_off: dict[str, float] = field(default_factory=dict)
+    prepare: Callable[[Link, tuple[int, ...]], Any] = lambda link, shape: None
+
+    def expect(self, links: Sequence[Link]) -> None:
+        """Count the gradients that each value will get, and note which values come out of a ReLU."""
+        for link in links:
+            if link.name not in self.route.wanted:
+                continue
+            for source in link.sources:
+                self.pending[source] = self.pending.get(source, 0) + 1
+            kind = link.call.activation if link.call.activation != "none" else link.head.op.name
+            if kind in _CUT_OFF and link.name not in self.wrt:
+                self.cut_off[link.name] = _CUT_OFF[kind]
+
+    def back(self, links: Sequence[Link]) -> None:
+        """Pass the links from the last to the first."""
+        for link in reversed(links):
+            if link.name in self.route.wanted and link.name in self.cotangents:
+                self._pass(link)
+            self._let_go(link)
+
+    def _let_go(self, link: Link) -> None:
+        """The value of a link is not read by anything that is still to come."""
+        if link.name in self.values:
+            self.meter.drop(self.values.pop(link.name))
+
+    def _pass(self, link: Link) -> None:
+        arrived = self.cotangents.pop(link.name)
+        grad, op, call = arrived.array, link.head.op, link.call
+        if link.name in self.wrt:
+            self._find(link.name, arrived)
+        needed = [source in self.route.wanted and _differentiable(link.head, i) for i, source in enumerate(link.sources)]
+        own = self.params and bool(link.head.node.params)
+        if not own and not any(needed):  # asked for by name, and nothing behind it is
+            self.meter.drop(arrived.array)
+            return
+        if call.activation != "none" and not arrived.masked:
+            grad = self._slope(link, arrived)
+        if len(needed) > link.own and needed[-1]:
+            self._arrive(link.sources[-1], grad, owned=False)
+        if own:
+            self._parameters(link, grad)
+        if op.name in _CUT_OFF and arrived.masked:
+            self._arrive(link.sources[0], grad, owned=arrived.owned)
+        elif any(needed[: link.own]):
+            self._adjoint(link, grad, needed[: link.own])
+        self.meter.drop(arrived.array)
+
+    def _find(self, name: str, arrived: _Cotangent) -> None:
+        """A gradient that was asked for; nobody may write it any more."""
+        self.found[name] = arrived.array if arrived.owned else arrived.array.copy()
+        self.meter.add(self.found[name])
+        arrived.owned = False
+
+    def _slope(self, link: Link, arrived: _Cotangent) -> Array:
+        """The gradient before a merged activation, in place where nobody else holds the one behind it."""
+        kind, saved = link.call.activation, self.values[link.name]
+        if arrived.owned and arrived.array.dtype == np.float32:
+            return kernels.activate(saved, arrived.array, kind, out=arrived.array, n_threads=self.n_threads)
+        return slope(kind, saved, arrived.array, self.n_threads)
+
+    def _known(self, name: str, dtype: Any) -> Array:
+        """A kept value, or NaN in its shape."""
+        if name in self.values:
+            return self.values[name]
+        return np.broadcast_to(dtype.type(np.nan), self.shapes[name])
+
+    def _parameters(self, link: Link, grad: Array) -> None:
+        op = link.head.op
+        assert op.parameter is not None
+        xs = [self._known(source, grad.dtype) for source in link.sources[: link.own]]
+        out = self._known(link.name, grad.dtype)
+        for role, array in op.parameter(link.call, xs, out, grad, self.n_threads).items():
+            key = link.head.node.params[role]
+            self.by_params[key] = self.by_params[key] + array if key in self.by_params else array
+
+    def _adjoint(self, link: Link, grad: Array, needed: list[bool]) -> None:
+        op = link.head.op
+        if op.through is not None and needed[0] and grad.dtype == np.float32 and self._hand_over(link, grad):
+            return
+        assert op.adjoint is not None
+        xs = [self._known(source, grad.dtype) for source in link.sources[: link.own]]
+        results = op.adjoint(link.call, xs, self._known(link.name, grad.dtype), grad, tuple(needed), self.n_threads)
+        for source, wanted, result in zip(link.sources, needed, results, strict=False):
+            if wanted and result is not None:
+                if result.shape != self.shapes[source] or result.dtype != grad.dtype:
+                    raise ValueError(
+                        f"node {link.name!r}: the adjoint of {op.name!r} gave {result.dtype} of shape {result.shape} for "
+                        f"an input of shape {self.shapes[source]}"
+                    )
+                self._arrive(source, result, owned=not np.may_share_memory(result, grad))
+
+    def _hand_over(self, link: Link, grad: Array) -> bool:
+        """The adjoint together with the sum at the source, and with the slope of the ReLU it comes out of."""
+        source = link.sources[0]
+        before = self.cotangents.get(source)
+        mask = self._mask(source)
+        finish = None
+        if before is not None or mask is not None:
+            finish = Finish(
+                sum=None if before is None else before.array,
+                mask=mask,
+                below=self.cut_off.get(source, float("inf")),
+            )
+        assert link.head.op.through is not None
+        shape = self.shapes[source]
+        result = link.head.op.through(link.call, grad, shape, self.prepare(link, shape), finish, self.n_threads)
+        self.meter.add(result)
+        if before is not None:
+            self.meter.drop(before.array)
+        self.cotangents[source] = _Cotangent(result, True, mask is not None)
+        self.pending[source] -= 1
+        return True
+
+    def _mask(self, source: str) -> Array | None:
+        """What the last gradient that arrives at the result of a ReLU is masked with."""
+        if self.pending[source] == 1 and source in self.cut_off and source in self.values:
+            return self.values[source]
+        return None
+
+    def _arrive(self, source: str, array: Array, *, owned: bool) -> None:
+        before = self.cotangents.get(source)
+        self.pending[source] -= 1
+        if before is None:
+            self.cotangents[source] = _Cotangent(array, owned)
+        else:
+            out = before.array if before.owned else array if owned else None
+            total = _sum(before.array, array, out, self.n_threads)
+            self.meter.drop(before.array)
+            self.cotangents[source] = _Cotangent(total, True)
+        self.meter.add(self.cotangents[source].array)
+
+
+# ---------------------------------------------------------------- forward
+
+
+def _links_double(net: Network, route: Route, x: Array, of: str) -> tuple[list[Link], dict[str, Array]]:
+    """Every node in plain NumPy and float64; returns the links and the values that are kept."""
+    values: dict[str, Array] = {INPUT: x}
+    last = {source: i for i, item in enumerate(route.graph) for source in item.node.inputs}
+    links = []
+    for i, item in enumerate(route.graph):
+        if item.op.numpy is None:
+            raise UnsupportedOperationError(
+                f"node {item.node.name!r}: operation {item.op.name!r} has no form in NumPy (Op.numpy), so float64 cannot be had"
+            )
+        xs = [values[source] for source in item.node.inputs]
+        call = _call_double(net, item, xs)
+        values[item.node.name] = np.ascontiguousarray(item.op.numpy(call, xs))
+        links.append(Link(item.node.name, item, call, item.node.inputs))
+        for source in set(item.node.inputs):
+            if last[source] == i and source not in route.keep and source != of:
+                del values[source]
+    return links, {name: value for name, value in values.items() if name in route.keep or name == of}
+
+
+def _call_double(net: Network, item: Checked, xs: Sequence[Array]) -> Call:
+    params = {role: net.params[key] for role, key in item.node.params.items()}
+    attrs = item.attrs
+    if item.op.resolve is not None:
+        attrs = item.op.resolve(attrs, {r: p.shape for r, p in params.items()}, [x.shape[1:] for x in xs])
+    return Call(dict(attrs), {role: param.astype(np.float64) for role, param in params.items()})
+
+
+def _links_single(
+    net: Network, route: Route, x: Array, of: str, wrt: frozenset[str], n_threads: int
+) -> tuple[list[Link], dict[str, Array], int]:
+    plan = net._gradient_plan(route, of, wrt, x.shape[1:])
+    values = plan.execute([x], n_threads, net._scratch, share=True)
+    links = [Link(step.name, step.head, step.call, step.sources) for step in plan.steps]
+    return links, values, 4 * len(x) * plan.block
+
+
+def run(
+    net: Network,
+    x: Array,
+    target: Target | None,
+    wrt: Sequence[str],
+    of: str,
+    params: bool,
+    n_threads: int,
+) -> Gradients:
+    """The gradient for a checked batch; ``wrt`` and ``of`` are names of values."""
+    graph = net._graph if None not in net.input_shape else check_graph(net.nodes, net.params, x.shape[1:])
+    route = plan_route(graph, of, wrt, params)
+    apart = frozenset(wrt)
+    if x.dtype == np.float64:
+        links, values = _links_double(net, route, x, of)
+        working = 0
+    else:
+        links, values, working = _links_single(net, route, x, of, apart, n_threads)
+    shapes = {INPUT: x.shape, **{item.node.name: (len(x), *item.shape) for item in route.graph}}
+    value = values[of]
+    meter = Meter(working)
+    meter.add(*values.values())
+    walk = Walk(route, apart, params, n_threads, meter, shapes, values, prepare=net._prepare_through)  # type: ignore[arg-type]
+    start = cotangent(target, value)
+    meter.add(start)
+    walk.expect(links)
+    walk.cotangents[of] = _Cotangent(start, True)
+    walk.back(links)
+    if INPUT in apart:
+        if INPUT not in walk.cotangents:
+            raise ValueError("wrt='input': the network takes whole numbers (token ids), which have no gradient; name an inner value")
+        walk._find(INPUT, walk.cotangents[INPUT])
+    return Gradients(walk.found, value, walk.by_params, meter.peak)
+
+
+def cotangent(target: Target | None, value: Array) -> Array:
+    """What the walk begins with, in the shape and dtype of ``value``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the target does not fit; the message says what would.
+    """
+    if callable(target):
+        given = np.asarray(target(value))
+        source = "what target returned"
+    elif target is None:
+        raise ValueError(
+            "target is missing: pass a class number, one per sample, an array of the output's shape, or a function of the output"
+        )
+    else:
+        given = np.asarray(target)
+        source = "target"
+    if given.dtype.kind in "iu" and given.ndim < 2 and given.shape != value.shape:
+        return _one_hot(given, value)
+    if given.dtype.kind != "f":
+        raise TypeError(f"{source} must be whole class numbers or real numbers, not {given.dtype}")
+    if given.shape != value.shape:
+        raise ValueError(f"{source} has shape {given.shape}, the value that is differentiated has {value.shape}: give one number for each")
+    if not np.isfinite(given).all():
+        raise ValueError(f"{source} holds NaN or infinite values")
+    return np.array(given, value.dtype, order="C")
+
+
+def _one_hot(classes: Array, value: Array) -> Array:
+    if value.ndim != 2:
+        raise ValueError(
+            f"target is a class number, but the value has shape {value.shape}, not (batch, classes): pass an array of that shape"
+        )
+    if classes.ndim == 1 and len(classes) != len(value):
+        raise ValueError(f"target has {len(classes)} class numbers for {len(value)} samples")
+    bad = classes[(classes < 0) | (classes >= value.shape[1])] if classes.ndim else classes.reshape(1)
+    if bad.size and not 0 <= bad[0] < value.shape[1]:
+        raise ValueError(f"target={int(bad[0])} is out of range: the value has classes 0 to {value.shape[1] - 1}")
+    grad = np.zeros_like(value)
+    grad[np.arange(len(value)), classes] = 1
+    return grad
+
+
+def names_of(net: Network, wrt: str | Iterable[str]) -> dict[str, str]:
+    """Names as asked for -> names of values."""
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    return {name: net.resolve(name) for name in names}
+
+
+__all__ = ["Gradients", "Link", "Route", "Walk", "compile_plan", "cotangent", "plan_route", "run"]
