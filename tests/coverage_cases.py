@@ -107,6 +107,38 @@ def compare(ours: Any, outputs: dict[str, np.ndarray], x: np.ndarray, n_threads:
     return errors[worst], len(errors), worst
 
 
+def onnx_values(path: Path, x: np.ndarray, names: list[str]) -> list[np.ndarray]:
+    """What onnxruntime gives for the output and for results inside, without rewriting the graph."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(str(path))
+    known = {value.name for value in model.graph.output}
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in known)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 2, 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run([model.graph.output[0].name, *names], {session.get_inputs()[0].name: x})
+
+
+def compare_onnx(path: Path, x: np.ndarray, every: int = 1) -> tuple[float, int, str]:
+    """Largest relative error of an ONNX file's network against onnxruntime, as :func:`compare`."""
+    import semanticlens as sl
+
+    ours = sl.load(path, fold=False)
+    names = sorted({node: alias for alias, node in sorted(ours.aliases.items()) if node != ours.output}.values())[
+        ::every
+    ]
+    want = onnx_values(path, x, names)
+    got = ours.run(x, ["output", *names], n_threads=2)
+    errors = {
+        name: relative(value.reshape(ref.shape), ref) for (name, value), ref in zip(got.items(), want, strict=True)
+    }
+    worst = max(errors, key=lambda name: errors[name])
+    return errors[worst], len(errors), worst
+
+
 def note(name: str, door: str, error: float, layers: int) -> None:
     """Write a row of the documentation's table, where the test run is asked to."""
     if os.environ.get("SEMANTICLENS_WRITE_COVERAGE") != "1":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import coverage_table
 import pytest
-from coverage_cases import NAMES, compare, hooked, module, note
+from coverage_cases import NAMES, compare, compare_onnx, hooked, module, note
 
 LIMIT = 1e-4
 
@@ -29,6 +30,26 @@ def test_export_from_torch_equals_torch(name: str) -> None:
     note(name, "export", error, layers)
     assert error <= LIMIT, worst
     assert layers > 5
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx_equals_onnxruntime(name: str, tmp_path: Path) -> None:
+    for package in ("onnxruntime", "torchvision", *(("timm",) if name.startswith("timm/") else ())):
+        pytest.importorskip(package)
+    import torch
+
+    path = tmp_path / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net, x = module(name)
+        free = {"x": {0: "batch"}}
+        torch.onnx.export(net, (x[:1],), path, dynamo=False, opset_version=17, input_names=["x"], dynamic_axes=free)
+    error, values, worst = compare_onnx(path, x.numpy())
+    note(name, "onnx", error, values)
+    assert error <= LIMIT, worst
+    assert values > 5
 
 
 def test_the_page_is_what_the_results_give() -> None:

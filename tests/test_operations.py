@@ -70,7 +70,7 @@ CASES: dict[str, list[Network]] = {
         unary("group_norm", groups=3),
     ],
     **{kind: [unary(kind)] for kind in ACTIVATIONS},
-    **{kind: [unary(kind)] for kind in ("softmax", "identity", "exp", "abs", "neg", "softplus", "flatten")},
+    **{kind: [unary(kind)] for kind in ("softmax", "identity", "exp", "abs", "neg", "erf", "softplus", "flatten")},
     **{kind: [positive(kind)] for kind in ("log", "sqrt", "reciprocal")},
     "power": [positive("power", exponent=-0.5), unary("power", exponent=2.0)],
     "clamp": [unary("clamp", low=-0.5, high=1), unary("clamp", high=0.25)],

@@ -7,10 +7,11 @@ from typing import cast
 
 from semanticlens.encoders.adapter import Callable
 from semanticlens.encoders.arrays import Arrays
+from semanticlens.encoders.clip import CLIP
 from semanticlens.encoders.protocol import Encoder
 from semanticlens.encoders.sentences import Sentences
 
-__all__ = ["Arrays", "Callable", "Encoder", "Sentences", "load"]
+__all__ = ["CLIP", "Arrays", "Callable", "Encoder", "Sentences", "load"]
 
 BUILT_IN = ("demo",)
 

@@ -43,7 +43,8 @@ def evaluate(
         if item.node.name not in needed:
             continue
         name = item.node.name
-        values[name] = apply_all(edits.get(name, ()), _node(item, values, shapes, params, len(x)))
+        with np.errstate(all="ignore"):
+            values[name] = apply_all(edits.get(name, ()), _node(item, values, shapes, params, len(x)))
         for source in item.node.inputs:
             if last[source] <= i and source not in records:
                 values.pop(source, None)

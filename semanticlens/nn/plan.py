@@ -95,7 +95,13 @@ class Plan:
 
         With ``share`` records may share memory with each other and with ``given``: for callers who only read them.
         """
-        batch, edits = given[0].shape[0], edits or {}
+        with np.errstate(all="ignore"):  # what overflows is infinite, in NumPy's operations without a warning too
+            return self._execute(given, n_threads, scratch, edits or {}, share)
+
+    def _execute(
+        self, given: Sequence[F32], n_threads: int, scratch: Scratch, edits: Edits, share: bool
+    ) -> dict[str, F32]:
+        batch = given[0].shape[0]
         base = scratch.take(batch * self.block)
         start = -base.ctypes.data % (4 * _ALIGN) // 4
         block = base[start : start + batch * self.block]

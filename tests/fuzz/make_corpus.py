@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import struct
 import tempfile
 import warnings
 import zipfile
@@ -36,6 +37,50 @@ def seeds(name: str) -> Path:
     folder = CORPUS / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def language() -> None:
+    """A tiny llama2.c checkpoint, its tokeniser, a vocabulary, configurations."""
+    sizes = [262 * 4, 4, 16, 16, 16, 16, 4, 24, 24, 24, 4, 8]
+    blob = struct.pack("<7i", 4, 6, 1, 2, 2, 262, 4) + RNG.standard_normal(sum(sizes)).astype("<f4").tobytes()
+    (seeds("llama2c") / "tiny.bin").write_bytes(blob)
+    tokens = [b"<unk>", b"<s>", b"</s>", *(b"<0x%02X>" % byte for byte in range(256)), b" ", b"a", b" a"]
+    packed = b"".join(struct.pack("<fi", -float(i), len(token)) + token for i, token in enumerate(tokens))
+    (seeds("llama2c_tokenizer") / "tiny.bin").write_bytes(struct.pack("<i", 6) + packed)
+    (seeds("vocabulary") / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nun\n##aff\n##able\n", encoding="utf-8")
+    folder = seeds("model_config")
+    for kind in ("gpt2", "llama", "bert"):
+        config = {"model_type": kind, "num_attention_heads": 2, "rope_parameters": {"rope_theta": 1e4}, "hidden_act": "silu"}
+        (folder / f"{kind}.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def onnx_file() -> None:
+    """A convolution, folded shapes, an attention-like block."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    folder, node = seeds("onnx_file"), helper.make_node
+    constants = {"w": RNG.standard_normal((2, 3, 3, 3)).astype(np.float32), "v": np.ones((8, 2), np.float32), "z": np.array(0),
+                 "r": np.array([-1])}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("Clip", ["c"], ["d"]),
+        node("Shape", ["d"], ["s"]),
+        node("Gather", ["s", "z"], ["n"]),
+        node("Unsqueeze", ["n", "u"], ["n1"]),
+        node("Concat", ["n1", "r"], ["to"], axis=0),
+        node("Reshape", ["d", "to"], ["f"]),
+        node("MatMul", ["f", "v"], ["m"]),
+        node("Softmax", ["m"], ["y"], axis=-1),
+    ]
+    constants["u"] = np.array([0])
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", 3, 4, 4))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    (folder / "small.onnx").write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString())
 
 
 def tensors() -> None:
@@ -159,3 +204,5 @@ if __name__ == "__main__":
     vectors()
     databases()
     pictures()
+    language()
+    onnx_file()

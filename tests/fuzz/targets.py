@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 import semanticlens as sl
-from semanticlens._errors import DataError, MismatchError, ModelFileError, SemanticLensError
+from semanticlens._errors import DataError, MismatchError, MissingExtraError, ModelFileError, SemanticLensError
 from semanticlens.cli import commands
 from semanticlens.data import ImageArchive
 from semanticlens.data.decode import decode
@@ -31,6 +31,7 @@ from semanticlens.lens import examples as concept_examples
 from semanticlens.lens import store
 from semanticlens.lens.database import ConceptDB
 from semanticlens.lens.examples import ConceptExamples
+from semanticlens.nn.language import LanguageModel, Llama2cTokenizer, WordPiece
 from semanticlens.nn.load import bundle
 from semanticlens.nn.load.state_dict import load_state_dict
 
@@ -138,6 +139,61 @@ def quantised(content: bytes) -> None:
         repr(net.layers)
 
 
+def onnx_file(content: bytes) -> None:
+    """nn.load.onnx: any bytes; what loads can be described.  Where the package onnx is missing there is nothing to fuzz."""
+    with file_of(content, ".onnx") as path:
+        try:
+            net = sl.load(path)
+        except MissingExtraError:
+            return
+        except SemanticLensError as error:
+            _names(error, str(path))
+            return
+        repr(net.summary())
+
+
+def llama2c(content: bytes) -> None:
+    """A checkpoint of llama2.c: header and size."""
+    with file_of(content, ".bin") as path:
+        try:
+            model = sl.load(path)
+        except SemanticLensError:
+            return
+        if isinstance(model, LanguageModel) and model.net.n_params < SLACK:
+            model.logits([0])
+
+
+def llama2c_tokenizer(content: bytes) -> None:
+    """Its tokeniser: what loads turns texts into ids and back."""
+    with file_of(content) as path:
+        try:
+            tokenizer = Llama2cTokenizer(path, 262)
+        except ModelFileError as error:
+            _names(error, str(path))
+            return
+        tokenizer.decode(tokenizer.encode("a b\u00e9"))
+
+
+def vocabulary(content: bytes) -> None:
+    """BERT's vocab.txt."""
+    with file_of(content) as path:
+        try:
+            tokenizer = WordPiece(path)
+        except ModelFileError:
+            return
+        tokenizer.encode("unaffable caf\u00e9 \u4e2d")
+
+
+def model_config(content: bytes) -> None:
+    """The config.json beside the weights of a language model."""
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        weights = Path(folder, "model.safetensors")
+        write_tensors(weights, {"wte.weight": np.zeros((4, 4), np.float32)}, {})
+        weights.with_name("config.json").write_bytes(content)
+        with suppress(SemanticLensError):
+            sl.load(weights)
+
+
 def vectors(content: bytes) -> None:
     """The .npz of image and text vectors that the shell commands read."""
     with file_of(content, ".npz") as path:
@@ -242,4 +298,5 @@ def _small_pictures() -> Iterator[None]:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {target.__name__: target for target in (
-    tensors, graph, network, checkpoint, npz, quantised, vectors, examples, resume, database, archive, picture)}
+    tensors, graph, network, checkpoint, npz, quantised, onnx_file, llama2c, llama2c_tokenizer, vocabulary, model_config,
+    vectors, examples, resume, database, archive, picture)}

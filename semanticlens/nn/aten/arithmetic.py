@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 for _kind in (
     *("relu", "relu6", "sigmoid", "silu", "hardsigmoid", "hardswish", "tanh"),
-    *("exp", "log", "sqrt", "reciprocal", "abs", "neg"),
+    *("exp", "log", "sqrt", "reciprocal", "abs", "neg", "erf"),
 ):
     OPERATIONS[_kind] = unary(_kind)
 OPERATIONS["rsqrt"] = unary("power", exponent=-0.5)

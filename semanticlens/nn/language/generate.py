@@ -65,6 +65,10 @@ class Steps:
 
     def step(self, ids: NDArray[Any]) -> F32:
         """The output for new tokens (B, n)."""
+        with np.errstate(all="ignore"):
+            return self._step(ids)
+
+    def _step(self, ids: NDArray[Any]) -> F32:
         values: dict[str, F32] = {INPUT: apply_all(self.edits.get(INPUT, ()), ids.astype(np.float32))}
         for item, kernel, call in self._work:
             name, op = item.node.name, item.op.name

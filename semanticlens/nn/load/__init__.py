@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ def load(
     path: str | os.PathLike[str],
     *,
     arch: str | None = None,
+    input_shape: Sequence[int] | None = None,
     fold: bool = True,
     verify: bool = True,
     allow_nonfinite: bool = False,
@@ -26,9 +28,12 @@ def load(
     ----------
     path : path-like
         A bundle (``.safetensors`` written by ``net.save``), or weights without a graph (``.pth``, ``.pt``, ``.npz``,
-        ``.safetensors``) of an architecture in :mod:`semanticlens.nn.zoo`, or a checkpoint of llama2.c (``.bin``).
+        ``.safetensors``) of an architecture in :mod:`semanticlens.nn.zoo`, a checkpoint of llama2.c (``.bin``), or an ONNX
+        file (extra ``onnx``).
     arch : str, optional
         The architecture of bare weights, where it is not to be told from their names and shapes.
+    input_shape : sequence of int, optional
+        Of an ONNX file that leaves sizes open: the input's shape without the batch.
     fold : bool
         Fold batch normalisation into the layers before it, which is faster; False keeps every node, so that each can
         be recorded.
@@ -55,17 +60,24 @@ def load(
         raise FileNotFoundError(f"there is no file {path}")
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder; pass the file in it that holds the network")
+    if path.suffix == ".onnx":
+        from semanticlens.nn.load.onnx import read_onnx
+
+        onnx = read_onnx(path, input_shape=input_shape, allow_nonfinite=allow_nonfinite)
+        return _folded(onnx) if fold else onnx
     if path.suffix == ".bin" and arch is None:
         from semanticlens.nn.load.llama2c import is_llama2c, read_llama2c
 
         if is_llama2c(path):
             return read_llama2c(path)
     net = _read(path, arch, verify, allow_nonfinite)
-    if fold and hasattr(net, "nodes"):
-        from semanticlens.nn.fold import fold_batch_norm
+    return _folded(net) if fold and hasattr(net, "nodes") else net
 
-        net = fold_batch_norm(net)
-    return net
+
+def _folded(net: Any) -> Any:
+    from semanticlens.nn.fold import fold_batch_norm
+
+    return fold_batch_norm(net)
 
 
 def _read(path: Path, arch: str | None, verify: bool, allow_nonfinite: bool) -> Any:

@@ -93,7 +93,8 @@ _ONNX = {
     "sigmoid": ("Sigmoid",),
     "hardsigmoid": ("HardSigmoid",),
     "hardswish": ("HardSwish",),
-    "gelu": ("Gelu", "Erf"),
+    "gelu": ("Gelu",),
+    "gelu_tanh": ("Gelu",),
     "tanh": ("Tanh",),
 }
 _ATEN = {"gelu_tanh": ("gelu",), "quick_gelu": ()}
@@ -172,6 +173,28 @@ for _name, _function, _onnx in _TWO:
 for _name, _function, _onnx in _ONE:
     _forward, _plain = _in_numpy(_function)
     register_op(Op(_name, _forward, shapes.unary_shape, inplace=(0,), numpy=_plain, aten=(_name,), onnx=(_onnx,)))
+
+
+def _erf(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+    """By the activation kernel: gelu(z) / z is Phi(z), and erf(x) = 2 Phi(sqrt(2) x) - 1."""
+    z = xs[0] * np.float32(np.sqrt(2.0))
+    phi = kernels.activate(z, "gelu", n_threads=n_threads)
+    np.divide(phi, z, out=phi, where=z != 0)
+    phi[z == 0] = 0.5
+    y: F32 = np.subtract(2.0 * phi, np.float32(1.0), out=out)
+    return y
+
+
+register_op(
+    Op(
+        "erf",
+        _erf,
+        shapes.unary_shape,
+        numpy=lambda call, xs: (2 * plain.normal(xs[0] * np.sqrt(2.0)) - 1).astype(xs[0].dtype),
+        aten=("erf",),
+        onnx=("Erf",),
+    )
+)
 register_op(
     Op(
         "clamp",
