@@ -304,9 +304,9 @@ def digest(value: Any) -> str:
 
 def test_every_kernel_is_among_them() -> None:
     """A new entry of the extension needs its call in kernels()."""
-    indirect = {"conv_adjoint_pack", "conv2d_pack", "conv2d_packed_size", "dense_pack", "topm_init", "topm_update", "topm_merge", "topm_flush", "fma_peak",
-                "rand_blocks", "rand_sums", "rand_accumulate", "rand_finish", "nearest", "spanning_tree", "single_linkage", "condense",
-                "tree_nodes", "tree_select", "tree_labels", "membership"}
+    indirect = {"conv_adjoint_pack", "conv2d_pack", "conv2d_packed_size", "dense_pack", "topm_init", "topm_update", "topm_merge",
+                "topm_flush", "fma_peak", "rand_blocks", "rand_sums", "rand_accumulate", "rand_finish", "nearest",
+                "spanning_tree", "single_linkage", "condense", "tree_nodes", "tree_select", "tree_labels", "membership"}
     assert {*core_functions()} - indirect <= {*kernels()}
 
 

@@ -139,8 +139,8 @@ run_kernel(const job *d, const sl_tier *tier, ptrdiff_t output)
                         *x = d->x + (image * p->s.channels + output / p->out_g) * p->s.height * p->s.width;
             for (ptrdiff_t i = top; i < bottom; i++) {
                 sum += tier->dot_double(s + i * p->out_w + left,
-                                 x + (i * p->s.stride_h + down) * p->s.width + left * p->s.stride_w + across,
-                                 p->s.stride_w, right - left);
+                                        x + (i * p->s.stride_h + down) * p->s.width + left * p->s.stride_w + across,
+                                        p->s.stride_w, right - left);
             }
         }
         d->f[output * p->taps + tap] = (float)sum;

@@ -72,7 +72,8 @@ def pool2d(s: Array, x: Array | None, size: Pair, kind: str, kernel: Pair, *, st
             best[(slice(None), slice(None), *outer)] = np.where(better, new, old)
             place[(slice(None), slice(None), *outer)] = np.where(better, number, place[(slice(None), slice(None), *outer)])
         for number, (outer, inner) in enumerate(taps):
-            g[(slice(None), slice(None), *inner)] += np.where(place[(slice(None), slice(None), *outer)] == number, s[(slice(None), slice(None), *outer)], 0)
+            at = (slice(None), slice(None), *outer)
+            g[(slice(None), slice(None), *inner)] += np.where(place[at] == number, s[at], 0)
         return g
     counts = np.zeros(out)
     if count_include_pad:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semanticlens._errors import DataError
+from semanticlens._errors import DataError, ModelFileError
 from semanticlens.nn.graph import all_finite
 from semanticlens.nn.layers import shape_text
+from semanticlens.nn.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from semanticlens.nn.network import Network
 
-__all__ = ["check_input"]
+__all__ = ["check_double", "check_extras", "check_input"]
 
 F32 = NDArray[np.float32]
 
@@ -97,3 +98,33 @@ def check_double(net: Network, x: ArrayLike) -> NDArray[np.float64]:
         raise TypeError(f"x must be float64 or float32 for dtype='float64', not {array.dtype}")
     check_input(net, array if net.takes_ids else array.astype(np.float32))
     return np.ascontiguousarray(array, np.float64)
+
+
+def check_extras(net: Network) -> None:
+    """Preprocessing and labels of a network against its shapes, while it is made."""
+    _check_preprocess(net)
+    _check_labels(net)
+
+
+def _check_preprocess(net: Network) -> None:
+    if net.preprocess is None:
+        return
+    if not isinstance(net.preprocess, Preprocess):
+        raise TypeError(f"preprocess must be a Preprocess or None, not {type(net.preprocess).__name__}")
+    want = net.preprocess.output_shape
+    if len(net.input_shape) != 3 or any(
+        dim is not None and dim != got for dim, got in zip(net.input_shape, want, strict=True)
+    ):
+        raise ModelFileError(
+            f"preprocess gives inputs of shape {want}, the network takes {shape_text(net.input_shape)}"
+        )
+
+
+def _check_labels(net: Network) -> None:
+    if net.labels is None:
+        return
+    classes = net._by_name[net.output].shape[-1] if len(net._by_name[net.output].shape) == 1 else None
+    if classes is not None and classes != len(net.labels):
+        raise ModelFileError(
+            f"{len(net.labels)} labels are given, the output {net.output!r} has {classes} classes"
+        )

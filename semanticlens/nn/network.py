@@ -32,7 +32,7 @@ from semanticlens.nn.graph import (
     check_reached,
     check_values,
 )
-from semanticlens.nn.inputs import check_double, check_input
+from semanticlens.nn.inputs import check_double, check_extras, check_input
 from semanticlens.nn.layers import LayerInfo, Layers, shape_text
 from semanticlens.nn.plan import Plan, Scratch, compile_plan
 from semanticlens.nn.preprocess import Preprocess
@@ -115,9 +115,8 @@ class Network:
         self.name = str(name)
         self.aliases, self.folded = self._check_aliases(aliases or {}, folded or {})
         self.preprocess = preprocess
-        self._check_preprocess()
         self.labels = None if labels is None else tuple(str(label) for label in labels)
-        self._check_labels()
+        check_extras(self)
         self._allow_nonfinite = allow_nonfinite
         self._start_caches({}, None)
 
@@ -148,28 +147,6 @@ class Network:
         return MappingProxyType({name: target for name, target in aliases.items() if name != target}), MappingProxyType(
             dict(folded)
         )
-
-    def _check_preprocess(self) -> None:
-        if self.preprocess is None:
-            return
-        if not isinstance(self.preprocess, Preprocess):
-            raise TypeError(f"preprocess must be a Preprocess or None, not {type(self.preprocess).__name__}")
-        want = self.preprocess.output_shape
-        if len(self.input_shape) != 3 or any(
-            dim is not None and dim != got for dim, got in zip(self.input_shape, want, strict=True)
-        ):
-            raise ModelFileError(
-                f"preprocess gives inputs of shape {want}, the network takes {shape_text(self.input_shape)}"
-            )
-
-    def _check_labels(self) -> None:
-        if self.labels is None:
-            return
-        classes = self._by_name[self.output].shape[-1] if len(self._by_name[self.output].shape) == 1 else None
-        if classes is not None and classes != len(self.labels):
-            raise ModelFileError(
-                f"{len(self.labels)} labels are given, the output {self.output!r} has {classes} classes"
-            )
 
     def with_input_size(self, height: int | None, width: int | None) -> Network:
         """The same network for pictures of another size, or of any size (None); shares the parameters.
@@ -485,17 +462,14 @@ class Network:
         dtype: str = "float32",
         n_threads: int | None = None,
     ) -> Gradients:
-        """Gradients of (a combination of) outputs by the input, by inner values and by the parameters.
-
-        For each sample the sum over the output's values, each times its number in ``target``, is differentiated: a
-        vector-Jacobian product.
+        """Gradients of outputs by the input, inner values and parameters: vector-Jacobian products, one per sample.
 
         Parameters
         ----------
         x : ndarray of shape (B, *input_shape), float32 (or float64 with ``dtype="float64"``)
         target : int, sequence of B ints, ndarray of the output's shape, or callable
-            A class (factor 1 for it, 0 for the others), a class per sample, or the factors themselves (real numbers); a
-            callable gets the output, (B, n), and returns them.
+            The factor of each output: 1 for a class and 0 for the others, a class per sample, real numbers, or a
+            function of the output (B, n) that returns them.
         wrt : str or iterable of str
             Values to differentiate by: names or aliases of nodes, or "input".
         of : str
@@ -503,26 +477,20 @@ class Network:
         params : bool
             Also by the parameters, summed over the batch.
         dtype : {"float32", "float64"}
-            float64 runs every operation in plain NumPy: slow, for checking.
+            As in :meth:`run`.
         n_threads : int, optional
-            See :func:`semanticlens.get_num_threads`; the values are the same for every number.
 
         Returns
         -------
         Gradients
-            ``result["input"]``, ``result["blocks.3"]``, ... (arrays of the values' shapes), ``result.params``,
-            ``result.value``, ``result.peak_bytes``.
+            ``result["input"]``, ``result["blocks.3"]``, ..., ``result.params``, ``.value`` and ``.peak_bytes``.
 
         Raises
         ------
-        LayerNotFoundError
-            If a name is not known.
         UnsupportedOperationError
             If an operation on the way has no adjoint (the message names the node), or the network carries edits.
         ValueError
-            If ``target`` does not fit, or ``of`` does not depend on a name in ``wrt``.
-        DataError, TypeError
-            As :meth:`run`.
+            If ``target`` does not fit, or ``of`` does not depend on a name in ``wrt``; else as :meth:`run`.
         """
         from semanticlens.nn import backward
 

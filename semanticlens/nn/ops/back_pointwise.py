@@ -104,6 +104,7 @@ def _by_slope(function: Callable[[Array, Array, Mapping[str, Any]], Array]) -> A
 
 _SLOPES: dict[str, tuple[frozenset[str], Callable[[Array, Array, Mapping[str, Any]], Array]]] = {
     "exp": (RESULT, lambda x, y, a: y),
+    "erf": (INPUTS, lambda x, y, a: 2.0 / np.sqrt(np.pi) * np.exp(-x * x)),
     "log": (INPUTS, lambda x, y, a: 1 / x),
     "sqrt": (RESULT, lambda x, y, a: 0.5 / y),
     "reciprocal": (RESULT, lambda x, y, a: -y * y),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from semanticlens._errors import DataError
-from semanticlens._kernels import transformer
+from semanticlens._kernels import contract, transformer
 from semanticlens._reference import transformer as plain
 from semanticlens.nn import attrs as check
 from semanticlens.nn import shapes
@@ -21,6 +21,19 @@ def _matmul(call: Call, xs: Sequence[Array]) -> Array:
     a = a.swapaxes(-1, -2) if call.attrs["transpose_a"] else a
     y: Array = np.matmul(a, b.swapaxes(-1, -2) if call.attrs["transpose_b"] else b)
     return y
+
+
+def _matmul_kernel(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+    a, b = xs
+    a = a.swapaxes(-1, -2) if call.attrs["transpose_a"] else a
+    b = b.swapaxes(-1, -2) if call.attrs["transpose_b"] else b
+    if a.ndim <= 4:
+        return contract.matmul(a, b, out=out, n_threads=n_threads)
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # the kernel knows four axes: fold the others
+    flat = [np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(-1, *x.shape[-2:]) for x in (a, b)]
+    shape = (*lead, a.shape[-2], b.shape[-1])
+    into = None if out is None else out.reshape(-1, *shape[-2:])
+    return contract.matmul(*flat, out=into, n_threads=n_threads).reshape(shape)
 
 
 def score_scale(call: Call, q: Array) -> float:
@@ -111,10 +124,10 @@ def _pick(call: Call, xs: Sequence[Array]) -> Array:
 register_op(
     Op(
         "matmul",
-        shape=shapes.matmul_shape,
+        _matmul_kernel,
+        shapes.matmul_shape,
         attrs={"transpose_a": Attr(check.flag, False), "transpose_b": Attr(check.flag, False)},
         inputs=(2, 2),
-        takes_out=False,
         numpy=_matmul,
         flops=lambda attrs, params, inputs, shape: 2 * math.prod(shape) * inputs[0][-2 if attrs["transpose_a"] else -1],
         aten=("matmul", "bmm"),
