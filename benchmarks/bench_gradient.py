@@ -22,6 +22,7 @@ from bench_forward import in_torch, network, torchvision
 from common import compare, limits, peak_memory, ratio, record
 
 CLASS = 3
+FLIPPED = 0.25  # a ReLU within a rounding of its corner may fall to either side: see tests/test_peers_gradient.py
 
 
 def module_of(name: str) -> Any:
@@ -62,7 +63,8 @@ def measure(name: str, batches: list[int], threads: list[int], repeats: int) -> 
         x = inputs(net, batch)
         want, got = in_gradient(port, x)(), net.gradient(x, CLASS)
         errors = [float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(got["input"], want, strict=True)]
-        if not min(errors) < 1e-4:
+        value = float(np.abs(net(x) - port(torch.from_numpy(x)).numpy()).max() / np.abs(got.value).max())
+        if not (value < 1e-4 and max(errors) < FLIPPED):
             raise SystemExit(f"{name}: differs from torch by {errors}; times of a wrong result mean nothing")
         for n_threads in threads:
             torch.set_num_threads(n_threads)

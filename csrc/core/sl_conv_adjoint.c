@@ -156,7 +156,8 @@ header_of(const sl_conv_plan *forward, sl_variant variant)
                                s->left % s->stride_w,
                                sl_min(s->stride_h, s->height),
                                sl_min(s->stride_w, s->width)};
-    sl_pack_header header = {.kind = SL_PACK_ADJOINT, .lanes = tier->lanes, .width = tier->mr, .kblock = variant.seen};
+    sl_pack_header header = {
+        .kind = SL_PACK_ADJOINT, .lanes = tier->lanes, .width = tier->mr, .kblock = (int32_t)variant.seen};
     uint64_t form = 0;
 
     memcpy(header.magic, SL_PACK_MAGIC, sizeof header.magic);
