@@ -52,5 +52,36 @@ def test_onnx_equals_onnxruntime(name: str, tmp_path: Path) -> None:
     assert values > 5
 
 
+STATE = {
+    **{name: name for name in ("vgg11", "vgg16", "vgg16_bn", "resnet18", "resnet50", "wide_resnet50_2", "resnext50_32x4d")},
+    **{name: name for name in ("squeezenet1_1", "mobilenet_v2", "vit_b_16")},
+    "timm/deit_small_patch16_224": "vit_small_patch16_224",
+    "timm/vit_base_patch16_224.augreg_in21k_ft_in1k": "vit_base_patch16_224",
+}
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STATE)
+def test_state_dict_equals_torch(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    if name.startswith("timm/"):
+        pytest.importorskip("timm")
+    import torch
+
+    import semanticlens as sl
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net, x = module(name)
+        outputs = hooked(net, x)
+        torch.save(net.state_dict(), tmp_path / "weights.pth")
+    ours = sl.load(tmp_path / "weights.pth", arch=STATE[name], fold=False)
+    error, layers, worst = compare(ours, outputs, x.numpy())
+    note(name, "state", error, layers)
+    assert error <= LIMIT, worst
+    assert layers > 5
+
+
 def test_the_page_is_what_the_results_give() -> None:
     assert (coverage_table.DOCS / "coverage.md").read_text(encoding="utf-8") == coverage_table.page()

@@ -241,7 +241,7 @@ def test_small_forms(torch: Any, case: int) -> None:
         lambda s, x: x[:, 1:, 2:-1:2] + x.clamp(0.2, 0.7)[:, :2, :5:2],
         lambda s, x: x / (x + 1) - 1 / (x + 1) + (2 - x) * torch.rsqrt(x + 1),
         lambda s, x: torch.softmax(x, 1) * torch.arange(8.0) + torch.arange(8.0)[:, None],
-        lambda s, x: torch.stack(x.unbind(1)[:2], 2) + torch.cat(x.chunk(2, 2), 1).split(3, 1)[0].sum(1, True),
+        lambda s, x: torch.cat([torch.stack(x.unbind(1)[:2], 2).flatten(1), torch.cat(x.chunk(2, 2), 1).split(4, 1)[0].flatten(1)], 1),
         lambda s, x: torch.cat([s.m.reshape(1, 3, 1, 1).expand(x.shape[0], 3, 8, 1), x], 3).roll((1, 3), (2, 3)),
         lambda s, x: x.permute(2, 0, 1, 3).reshape(8 * x.shape[0], 24).relu().view(8, x.shape[0], 3, 8).permute(1, 2, 0, 3),
         lambda s, x: x.unflatten(2, (2, 4)).transpose(1, 2).reshape(x.shape[0] * 2, 3, 4, 8).exp().reshape(x.shape[0], 2, -1),

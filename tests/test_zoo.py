@@ -34,7 +34,7 @@ def random_state(arch: str, classes: int = 5, seed: int = 0) -> dict[str, np.nda
 
 
 def test_names():
-    assert len(zoo.names()) == len(set(zoo.names())) == 8 + 10 + 1 + 3 + 6 + 3 + 1
+    assert len(zoo.names()) == len(set(zoo.names())) == 8 + 10 + 1 + 3 + 6 + 3 + 5 + 1
     assert {"vgg16", "vgg19_bn", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "mobilenet_v2", "quantised"} <= set(zoo.names())
 
 

@@ -22,12 +22,12 @@ from pathlib import Path
 
 from semanticlens._errors import ModelFileError
 from semanticlens.nn.network import Network
-from semanticlens.nn.zoo import cifar_resnet, efficientnet_lite, mobilenet, quantised, resnet, squeezenet, vgg
+from semanticlens.nn.zoo import cifar_resnet, efficientnet_lite, mobilenet, quantised, resnet, squeezenet, vgg, vit
 from semanticlens.nn.zoo.builder import ANY, Architecture, Builder, State, differences
 
 __all__ = ["ANY", "Architecture", "Builder", "build", "detect", "names", "register"]
 
-_FAMILIES = (vgg, resnet, mobilenet, squeezenet, cifar_resnet, efficientnet_lite)
+_FAMILIES = (vgg, resnet, mobilenet, squeezenet, cifar_resnet, efficientnet_lite, vit)
 _ARCHITECTURES: dict[str, Architecture] = {arch.name: arch for family in _FAMILIES for arch in family.ARCHITECTURES}
 
 

@@ -74,6 +74,7 @@ class Architecture:
         if problems:
             raise ModelFileError(f"{where}these parameters are not those of {self.name}: {'; '.join(problems)}")
         params = {key: as_float32(key, state[key], where) for key in builder.expected}
+        params.update({key: params[key].reshape(shape) for key, shape in builder.views.items()})
         classes = state[builder.class_key].shape[0] if builder.class_key else None
         names = next((known for known in (self.labels, labels) if known is not None and len(known) == classes), None)
         return Network(builder.nodes, params, input_shape=self.input_shape, name=self.name, aliases=builder.aliases,
@@ -87,6 +88,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.expected: dict[str, tuple[int, ...]] = {}
         self.aliases: dict[str, str] = {}
+        self.views: dict[str, tuple[int, ...]] = {}
         self.class_key = ""
 
     def op(self, name: str, op: str, inputs: str | Sequence[str], params: Mapping[str, str] | None = None, **attrs: Any) -> str:
@@ -100,6 +102,20 @@ class Builder:
         if shape[0] == ANY:
             self.class_key = key
         return key
+
+    def expect(self, key: str, *shape: int) -> str:
+        """A parameter by name and shape."""
+        return self._expect(key, *shape)
+
+    def view(self, key: str, shape: tuple[int, ...], ours: tuple[int, ...]) -> str:
+        """A parameter whose values are taken in another shape."""
+        self.views[key] = ours
+        return self._expect(key, *shape)
+
+    def layer_norm(self, name: str, x: str, features: int, eps: float = 1e-5) -> str:
+        """A layer norm with parameters ``name.weight`` and ``name.bias``."""
+        params = {role: self._expect(f"{name}.{role}", features) for role in ("weight", "bias")}
+        return self.op(name, "layer_norm", x, params, eps=eps)
 
     def conv(self, name: str, x: str, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | str | None = None,
              groups: int = 1, bias: bool = False) -> str:
