@@ -25,10 +25,11 @@ py_activate_adjoint(PyObject *Py_UNUSED(self), PyObject *args)
     if (g == NULL || sl_no_overlap(g, s, 1, "s") < 0 || sl_no_overlap(g, saved, 0, "saved") < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_activate_adjoint_f32(PyArray_DATA(saved), PyArray_DATA(s), PyArray_SIZE(s),
-                                                            (sl_activation)activation, PyArray_DATA(g), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "activation must be known and n_threads at least 1") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_activate_adjoint_f32(PyArray_DATA(saved), PyArray_DATA(s), PyArray_SIZE(s), (sl_activation)activation,
+                                     PyArray_DATA(g), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "activation must be known and n_threads at least 1") == 0) {
         result = Py_NewRef((PyObject *)g);
     }
 done:
@@ -80,10 +81,11 @@ py_pool2d_adjoint(PyObject *Py_UNUSED(self), PyObject *args)
     if (g == NULL) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_pool2d_adjoint_f32(&p, x != NULL ? PyArray_DATA(x) : NULL, PyArray_DATA(s),
-                                                          (sl_pool_kind)kind, PyArray_DATA(g), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "kind must be known and n_threads at least 1") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_pool2d_adjoint_f32(&p, x != NULL ? PyArray_DATA(x) : NULL, PyArray_DATA(s), (sl_pool_kind)kind,
+                                   PyArray_DATA(g), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "kind must be known and n_threads at least 1") == 0) {
         result = Py_NewRef((PyObject *)g);
     }
 done:
@@ -121,11 +123,11 @@ py_adaptive_adjoint(PyObject *Py_UNUSED(self), PyObject *args)
     if (g == NULL) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_adaptive_mean_adjoint_f32(PyArray_DATA(s), dims[0] * dims[1], dims[2], dims[3], PyArray_DIM(s, 2),
-                                     PyArray_DIM(s, 3), PyArray_DATA(g), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "n_threads must be at least 1") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_adaptive_mean_adjoint_f32(PyArray_DATA(s), dims[0] * dims[1], dims[2], dims[3], PyArray_DIM(s, 2),
+                                          PyArray_DIM(s, 3), PyArray_DATA(g), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "n_threads must be at least 1") == 0) {
         result = Py_NewRef((PyObject *)g);
     }
 done:

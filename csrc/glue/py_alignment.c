@@ -117,11 +117,12 @@ py_rand_accumulate(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "sums has the wrong length for these memberships: make it with rand_sums()");
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_rand_accumulate(reps.views, reps.n_reps, reps.rows, begin, end, bin_every,
-                                                       with_rows, PyArray_DATA(sums), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "rand_accumulate: begin and end must lie in [0, rand_blocks(n)], "
-                                              "n_threads must be at least 1") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_rand_accumulate(reps.views, reps.n_reps, reps.rows, begin, end, bin_every, with_rows,
+                                PyArray_DATA(sums), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "rand_accumulate: begin and end must lie in [0, rand_blocks(n)], "
+                         "n_threads must be at least 1") == 0) {
         result = Py_NewRef(Py_None);
     }
 done:
@@ -210,12 +211,11 @@ py_rand_parts(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "parts must have one entry for each concept of p and of q");
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_rand_parts(&left, &right, PyArray_DIM(p, 0), begin, end, PyArray_DATA(parts), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status,
-                                      "rand_parts: need at least two samples, begin and end in [0, rand_blocks(n)], "
-                                      "n_threads at least 1") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_rand_parts(&left, &right, PyArray_DIM(p, 0), begin, end, PyArray_DATA(parts), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "rand_parts: need at least two samples, begin and end in [0, rand_blocks(n)], "
+                         "n_threads at least 1") == 0) {
         result = PyFloat_FromDouble(sl_rand_part_unit(PyArray_DIM(p, 0)));
     }
 done:
@@ -257,12 +257,12 @@ py_rand_draw(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
             goto done;
         }
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_rand_draw(reps.views, reps.n_reps, reps.rows, seed, begin, end, PyArray_DATA(out[0]), PyArray_DATA(out[1]),
-                     PyArray_DATA(out[2]), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "rand_draw: need two samples, 0 <= begin <= end <= 2^32, n_threads at "
-                                              "least 1") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_rand_draw(reps.views, reps.n_reps, reps.rows, seed, begin, end, PyArray_DATA(out[0]),
+                          PyArray_DATA(out[1]), PyArray_DATA(out[2]), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "rand_draw: need two samples, 0 <= begin <= end <= 2^32, n_threads at "
+                         "least 1") == 0) {
         result = Py_NewRef(Py_None);
     }
 done:
@@ -311,12 +311,13 @@ py_concept_distances(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs
     }
     p = (sl_concepts){PyArray_DATA(array[0]), PyArray_DATA(array[1]), PyArray_DIM(array[0], 0)};
     q = (sl_concepts){PyArray_DATA(array[2]), PyArray_DATA(array[3]), PyArray_DIM(array[2], 0)};
-    Py_BEGIN_ALLOW_THREADS status = sl_concept_distances_f32(&p, &q, PyArray_DIM(array[0], 1), begin, end,
-                                                             PyArray_DATA(array[4]), PyArray_DATA(array[5]), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "concept_distances: need 2 to 2^23 samples, entries of at most 2, begin "
-                                              "and end in [0, "
-                                              "p.shape[0]], n_threads at least 1") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_concept_distances_f32(&p, &q, PyArray_DIM(array[0], 1), begin, end, PyArray_DATA(array[4]),
+                                      PyArray_DATA(array[5]), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "concept_distances: need 2 to 2^23 samples, entries of at most 2, begin "
+                         "and end in [0, "
+                         "p.shape[0]], n_threads at least 1") == 0) {
         result = Py_NewRef(Py_None);
     }
 done:

@@ -171,13 +171,13 @@ run_conv(const sl_conv_shape *shape, const call *c, int back, npy_intp from_floa
         const sl_finish *finish = shift_finish(&c->finish, i, to_floats, &shifted);
         sl_status status;
         s.batch = batch - i < step ? batch - i : step;
-        Py_BEGIN_ALLOW_THREADS status =
-            back ? sl_conv_adjoint_f32(&s, x, w, packed, c->variant, c->part, finish, y, c->n_threads)
-                 : sl_conv_forward_f32(&s, x, w, c->variant, c->part, bias, finish, y, c->n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "convolution: variant, part and n_threads must be valid, and packed "
-                                                  "made for this shape, variant and instruction-set tier") < 0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = back ? sl_conv_adjoint_f32(&s, x, w, packed, c->variant, c->part, finish, y, c->n_threads)
+                      : sl_conv_forward_f32(&s, x, w, c->variant, c->part, bias, finish, y, c->n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "convolution: variant, part and n_threads must be valid, and packed "
+                             "made for this shape, variant and instruction-set tier") < 0 ||
+            PyErr_CheckSignals() < 0) {
             return -1;
         }
     }
@@ -369,11 +369,10 @@ py_conv_parameter(PyObject *Py_UNUSED(self), PyObject *args)
     if (f == NULL) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_conv_parameter_f32(&s, PyArray_DATA(left), PyArray_DATA(x), PyArray_DATA(f), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "conv_parameter: n_threads must be at least 1") == 0 &&
-                             PyErr_CheckSignals() == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_conv_parameter_f32(&s, PyArray_DATA(left), PyArray_DATA(x), PyArray_DATA(f), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "conv_parameter: n_threads must be at least 1") == 0 && PyErr_CheckSignals() == 0) {
         result = Py_NewRef((PyObject *)f);
     }
 done:
@@ -401,15 +400,12 @@ run_dense(const call *c, int back, npy_intp m, npy_intp n, npy_intp k)
         sl_finish shifted;
         const sl_finish *finish = shift_finish(&c->finish, i, to, &shifted);
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status =
-            back ? sl_dense_adjoint_f32(x, rows, n, w, k, c->variant, c->part, finish, y, c->n_threads)
-                 : sl_dense_forward_f32(x, rows, k, w, n, c->variant, c->part, bias, finish, y, c->n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(
-                                     status,
-                                     "dense: variant, part and n_threads must be valid, and arrays fit into memory") <
-                                     0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = back ? sl_dense_adjoint_f32(x, rows, n, w, k, c->variant, c->part, finish, y, c->n_threads)
+                      : sl_dense_forward_f32(x, rows, k, w, n, c->variant, c->part, bias, finish, y, c->n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "dense: variant, part and n_threads must be valid, and arrays fit into memory") < 0 ||
+            PyErr_CheckSignals() < 0) {
             return -1;
         }
     }
@@ -491,11 +487,10 @@ py_dense_parameter(PyObject *Py_UNUSED(self), PyObject *args)
     if (f == NULL) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_dense_parameter_f32(PyArray_DATA(s), m, dims[0], PyArray_DATA(x), dims[1], PyArray_DATA(f), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "dense_parameter: n_threads must be at least 1") == 0 &&
-                             PyErr_CheckSignals() == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_dense_parameter_f32(PyArray_DATA(s), m, dims[0], PyArray_DATA(x), dims[1], PyArray_DATA(f), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "dense_parameter: n_threads must be at least 1") == 0 && PyErr_CheckSignals() == 0) {
         result = Py_NewRef((PyObject *)f);
     }
 done:
@@ -533,10 +528,11 @@ py_channel_sum(PyObject *Py_UNUSED(self), PyObject *args)
     if (f == NULL) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status =
+    Py_BEGIN_ALLOW_THREADS
+    status =
         sl_channel_sum_f32(PyArray_DATA(s), data_of(x), PyArray_DIM(s, 0), channels, n, PyArray_DATA(f), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "channel_sum: n_threads must be at least 1") == 0)
-    {
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "channel_sum: n_threads must be at least 1") == 0) {
         result = Py_NewRef((PyObject *)f);
     }
 done:

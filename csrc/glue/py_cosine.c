@@ -35,12 +35,11 @@ py_cosine(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     step = 1 + (ptrdiff_t)(1e10 / ((double)shape[1] * (double)d + 1.0));
     for (ptrdiff_t i = 0; i == 0 || i < shape[0]; i += step) {
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status =
-            sl_cosine_f32((const float *)PyArray_DATA(a) + i * d, shape[0] - i < step ? shape[0] - i : step,
-                          PyArray_DATA(b), shape[1], d, (float *)PyArray_DATA(out) + i * shape[1], n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "cosine: n_threads must be at least 1") < 0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_cosine_f32((const float *)PyArray_DATA(a) + i * d, shape[0] - i < step ? shape[0] - i : step,
+                               PyArray_DATA(b), shape[1], d, (float *)PyArray_DATA(out) + i * shape[1], n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "cosine: n_threads must be at least 1") < 0 || PyErr_CheckSignals() < 0) {
             goto done;
         }
     }
@@ -62,9 +61,10 @@ redundancy_panels(const float *unit, ptrdiff_t n, ptrdiff_t d, float *best, int6
     }
     for (ptrdiff_t panel = 0; panel < sl_redundancy_panels(n); panel++) {
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status = sl_redundancy_panel_f32(unit, n, d, panel, best, nearest, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "redundancy: a panel was refused") < 0 || PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_redundancy_panel_f32(unit, n, d, panel, best, nearest, n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "redundancy: a panel was refused") < 0 || PyErr_CheckSignals() < 0) {
             return -1;
         }
     }
@@ -105,16 +105,18 @@ py_redundancy(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         PyErr_NoMemory();
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_unit_rows_f32(PyArray_DATA(x), n, d, unit, index, &found, n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "redundancy: n_threads must be at least 1") < 0 ||
-                             redundancy_panels(unit, found, d, best, nearest, n_threads) < 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_unit_rows_f32(PyArray_DATA(x), n, d, unit, index, &found, n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "redundancy: n_threads must be at least 1") < 0 ||
+        redundancy_panels(unit, found, d, best, nearest, n_threads) < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_redundancy_finish_f32(PyArray_DATA(x), n, d, index, found, nearest,
-                                                             PyArray_DATA(value), PyArray_DATA(partner), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "redundancy: n_threads must be at least 1") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_redundancy_finish_f32(PyArray_DATA(x), n, d, index, found, nearest, PyArray_DATA(value),
+                                      PyArray_DATA(partner), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "redundancy: n_threads must be at least 1") == 0) {
         result = PyTuple_Pack(2, value, partner);
     }
 done:
@@ -138,12 +140,12 @@ label_blocks(PyArrayObject *x, const float *unit, const int64_t *number, ptrdiff
 
     for (ptrdiff_t k = 0; k == 0 || k < K; k += step) {
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status = sl_top_labels_f32(
-            (const float *)PyArray_DATA(x) + k * d, K - k < step ? K - k : step, d, unit, number, found, top,
-            (int64_t *)PyArray_DATA(labels) + k * top, (float *)PyArray_DATA(scores) + k * top, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "top_labels: n and n_threads must be at least 1") < 0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_top_labels_f32((const float *)PyArray_DATA(x) + k * d, K - k < step ? K - k : step, d, unit, number,
+                                   found, top, (int64_t *)PyArray_DATA(labels) + k * top,
+                                   (float *)PyArray_DATA(scores) + k * top, n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "top_labels: n and n_threads must be at least 1") < 0 || PyErr_CheckSignals() < 0) {
             return -1;
         }
     }
@@ -189,11 +191,12 @@ py_top_labels(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         PyErr_NoMemory();
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_unit_rows_f32(PyArray_DATA(texts), PyArray_DIM(texts, 0), PyArray_DIM(texts, 1),
-                                                     unit, number, &found, n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "top_labels: n_threads must be at least 1") == 0 &&
-                             label_blocks(x, unit, number, found, top, labels, scores, n_threads) == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_unit_rows_f32(PyArray_DATA(texts), PyArray_DIM(texts, 0), PyArray_DIM(texts, 1), unit, number, &found,
+                              n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "top_labels: n_threads must be at least 1") == 0 &&
+        label_blocks(x, unit, number, found, top, labels, scores, n_threads) == 0) {
         result = PyTuple_Pack(2, labels, scores);
     }
 done:

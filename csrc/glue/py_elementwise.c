@@ -44,11 +44,11 @@ py_activate(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     step = sl_per_call(n, 1.0, BUDGET);
     for (npy_intp i = 0; i == 0 || i < n; i += step) {
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status =
-            sl_activate_f32((const float *)PyArray_DATA(x) + i, n - i < step ? n - i : step, (sl_activation)activation,
-                            (float *)PyArray_DATA(y) + i, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, HINT) < 0 || PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_activate_f32((const float *)PyArray_DATA(x) + i, n - i < step ? n - i : step,
+                                 (sl_activation)activation, (float *)PyArray_DATA(y) + i, n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, HINT) < 0 || PyErr_CheckSignals() < 0) {
             goto done;
         }
     }
@@ -87,11 +87,12 @@ py_add(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     step = sl_per_call(n, 1.0, BUDGET);
     for (npy_intp i = 0; i == 0 || i < n; i += step) {
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status =
+        Py_BEGIN_ALLOW_THREADS
+        status =
             sl_add_f32((const float *)PyArray_DATA(a) + i, (const float *)PyArray_DATA(b) + i,
                        n - i < step ? n - i : step, (sl_activation)activation, (float *)PyArray_DATA(y) + i, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, HINT) < 0 || PyErr_CheckSignals() < 0)
-        {
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, HINT) < 0 || PyErr_CheckSignals() < 0) {
             goto done;
         }
     }
@@ -146,17 +147,15 @@ py_multiply(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     if (y == NULL || sl_no_overlap(y, a, 1, "a") < 0 || sl_no_overlap(y, b, same, "b") < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS if (same)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    if (same) {
         status = sl_multiply_f32(PyArray_DATA(a), PyArray_DATA(b), PyArray_SIZE(a), PyArray_DATA(y), n_threads);
-    }
-    else
-    {
+    } else {
         status = sl_scale_rows_f32(PyArray_DATA(a), product(a, 0, 2), product(a, 2, PyArray_NDIM(a)), PyArray_DATA(b),
                                    PyArray_DATA(y), n_threads);
     }
-    Py_END_ALLOW_THREADS if (sl_raise(status, HINT) == 0)
-    {
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, HINT) == 0) {
         result = Py_NewRef((PyObject *)y);
     }
 done:
@@ -194,11 +193,12 @@ py_scale_shift(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         sl_no_overlap(y, shift, 0, "shift") < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_scale_shift_f32(
-        PyArray_DATA(x), PyArray_DIM(x, 0), PyArray_DIM(x, 1), product(x, 2, PyArray_NDIM(x)), PyArray_DATA(scale),
-        PyArray_DATA(shift), (sl_activation)activation, PyArray_DATA(y), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, HINT) == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_scale_shift_f32(PyArray_DATA(x), PyArray_DIM(x, 0), PyArray_DIM(x, 1), product(x, 2, PyArray_NDIM(x)),
+                                PyArray_DATA(scale), PyArray_DATA(shift), (sl_activation)activation, PyArray_DATA(y),
+                                n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, HINT) == 0) {
         result = Py_NewRef((PyObject *)y);
     }
 done:
@@ -232,10 +232,10 @@ py_softmax(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     if (y == NULL || sl_no_overlap(y, x, 1, "x") < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_softmax_f32(PyArray_DATA(x), product(x, 0, last), PyArray_DIM(x, last), PyArray_DATA(y), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, HINT) == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_softmax_f32(PyArray_DATA(x), product(x, 0, last), PyArray_DIM(x, last), PyArray_DATA(y), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, HINT) == 0) {
         result = Py_NewRef((PyObject *)y);
     }
 done:
@@ -272,10 +272,11 @@ py_reduce_positions(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     if (y == NULL) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_reduce_f32(PyArray_DATA(x), product(x, 0, 2), PyArray_DIM(x, 2),
-                                                  (sl_reduction)kind, PyArray_DATA(y), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "reduce_positions: n_threads must be at least 1 and kind in 0..3") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_reduce_f32(PyArray_DATA(x), product(x, 0, 2), PyArray_DIM(x, 2), (sl_reduction)kind, PyArray_DATA(y),
+                           n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "reduce_positions: n_threads must be at least 1 and kind in 0..3") == 0) {
         result = Py_NewRef((PyObject *)y);
     }
 done:
@@ -334,9 +335,10 @@ py_pool2d(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     if (y == NULL || sl_no_overlap(y, x, 0, "x") < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_pool2d_f32(&s, PyArray_DATA(x), (sl_pool_kind)kind, PyArray_DATA(y), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "pool2d: n_threads must be at least 1 and kind 0 or 1") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_pool2d_f32(&s, PyArray_DATA(x), (sl_pool_kind)kind, PyArray_DATA(y), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "pool2d: n_threads must be at least 1 and kind 0 or 1") == 0) {
         result = Py_NewRef((PyObject *)y);
     }
 done:
@@ -378,11 +380,11 @@ py_adaptive(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     if (y == NULL || sl_no_overlap(y, x, 0, "x") < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_adaptive_mean_f32(PyArray_DATA(x), dims[0] * dims[1], PyArray_DIM(x, 2), PyArray_DIM(x, 3), dims[2], dims[3],
-                             PyArray_DATA(y), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "adaptive_avg_pool2d: n_threads must be at least 1") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_adaptive_mean_f32(PyArray_DATA(x), dims[0] * dims[1], PyArray_DIM(x, 2), PyArray_DIM(x, 3), dims[2],
+                                  dims[3], PyArray_DATA(y), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "adaptive_avg_pool2d: n_threads must be at least 1") == 0) {
         result = Py_NewRef((PyObject *)y);
     }
 done:
@@ -406,8 +408,10 @@ py_fma_peak(PyObject *Py_UNUSED(self), PyObject *args)
         PyErr_SetString(PyExc_ValueError, "seconds must lie in [0, 10]");
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS rate = sl_fma_peak(seconds);
-    Py_END_ALLOW_THREADS return PyFloat_FromDouble(rate);
+    Py_BEGIN_ALLOW_THREADS
+    rate = sl_fma_peak(seconds);
+    Py_END_ALLOW_THREADS
+    return PyFloat_FromDouble(rate);
 }
 
 #define SL_KEYWORDS(name, function, doc)                                                                               \

@@ -39,8 +39,10 @@ space_of(PyArrayObject *x)
     sl_space *space;
     sl_status status;
 
-    Py_BEGIN_ALLOW_THREADS status = sl_space_new(PyArray_DATA(x), PyArray_DIM(x, 0), PyArray_DIM(x, 1), &space);
-    Py_END_ALLOW_THREADS return sl_raise(status, SPACE_HINT) == 0 ? space : NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_space_new(PyArray_DATA(x), PyArray_DIM(x, 0), PyArray_DIM(x, 1), &space);
+    Py_END_ALLOW_THREADS
+    return sl_raise(status, SPACE_HINT) == 0 ? space : NULL;
 }
 
 PyDoc_STRVAR(doc_nearest, "nearest(x, z, k, *, n_threads=1)\n--\n\n"
@@ -77,10 +79,11 @@ py_nearest(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     }
     for (npy_intp begin = 0; begin < m; begin += rows_a_call) {
         const npy_intp end = begin + rows_a_call < m ? begin + rows_a_call : m;
-        Py_BEGIN_ALLOW_THREADS status = sl_space_nearest(space, PyArray_DATA(in[1]), m, k, begin, end,
-                                                         PyArray_DATA(out[0]), PyArray_DATA(out[1]), n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "z has NaN: remove those rows first") < 0 || PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_space_nearest(space, PyArray_DATA(in[1]), m, k, begin, end, PyArray_DATA(out[0]),
+                                  PyArray_DATA(out[1]), n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "z has NaN: remove those rows first") < 0 || PyErr_CheckSignals() < 0) {
             goto done;
         }
     }
@@ -119,9 +122,10 @@ py_spanning_tree(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         goto done;
     }
     while (!ready) {
-        Py_BEGIN_ALLOW_THREADS status = sl_mst_step(mst, n_threads, &ready);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "spanning_tree: wrong arguments") < 0 || PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_mst_step(mst, n_threads, &ready);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "spanning_tree: wrong arguments") < 0 || PyErr_CheckSignals() < 0) {
             goto done;
         }
     }
@@ -166,11 +170,11 @@ py_single_linkage(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
             goto done;
         }
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_single_linkage(PyArray_DATA(in[0]), PyArray_DATA(in[1]), PyArray_DIM(in[0], 0) + 1, PyArray_DATA(out[0]),
-                          PyArray_DATA(out[1]), PyArray_DATA(out[2]));
-    Py_END_ALLOW_THREADS if (sl_raise(status, "low and high are not the n - 1 edges of a tree over n points") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_single_linkage(PyArray_DATA(in[0]), PyArray_DATA(in[1]), PyArray_DIM(in[0], 0) + 1,
+                               PyArray_DATA(out[0]), PyArray_DATA(out[1]), PyArray_DATA(out[2]));
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "low and high are not the n - 1 edges of a tree over n points") == 0) {
         result = tuple_of(out, 3);
     }
 done:
@@ -204,13 +208,13 @@ py_condense(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
             goto done;
         }
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_condense(
-        PyArray_DATA(in[0]), PyArray_DATA(in[1]), PyArray_DATA(in[2]), PyArray_DATA(in[3]), PyArray_DIM(in[0], 0) + 1,
-        min_size, PyArray_DATA(out[0]), PyArray_DATA(out[1]), PyArray_DATA(out[2]), PyArray_DATA(out[3]), &rows);
-    Py_END_ALLOW_THREADS if (sl_raise(status,
-                                      "left, right, height and size must be a dendrogram of two points or more, and "
-                                      "min_size at least 2") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_condense(PyArray_DATA(in[0]), PyArray_DATA(in[1]), PyArray_DATA(in[2]), PyArray_DATA(in[3]),
+                         PyArray_DIM(in[0], 0) + 1, min_size, PyArray_DATA(out[0]), PyArray_DATA(out[1]),
+                         PyArray_DATA(out[2]), PyArray_DATA(out[3]), &rows);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "left, right, height and size must be a dendrogram of two points or more, and "
+                         "min_size at least 2") == 0) {
         result = Py_BuildValue("(NNNN)", PySequence_GetSlice((PyObject *)out[0], 0, rows),
                                PySequence_GetSlice((PyObject *)out[1], 0, rows),
                                PySequence_GetSlice((PyObject *)out[2], 0, rows),
@@ -267,12 +271,12 @@ py_tree_nodes(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         }
     }
     tree = tree_view(out);
-    Py_BEGIN_ALLOW_THREADS status = sl_tree_fill(PyArray_DATA(in[0]), PyArray_DATA(in[1]), PyArray_DATA(in[2]),
-                                                 PyArray_DATA(in[3]), PyArray_DIM(in[0], 0), &tree);
-    Py_END_ALLOW_THREADS if (sl_raise(status,
-                                      "not a condensed tree: each point 0..n-1 and each cluster above n must be a "
-                                      "child once, of a cluster with a lower number, at lambda >= 0") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_tree_fill(PyArray_DATA(in[0]), PyArray_DATA(in[1]), PyArray_DATA(in[2]), PyArray_DATA(in[3]),
+                          PyArray_DIM(in[0], 0), &tree);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "not a condensed tree: each point 0..n-1 and each cluster above n must be a "
+                         "child once, of a cluster with a lower number, at lambda >= 0") == 0) {
         result = tuple_of(out, 6);
     }
 done:
@@ -333,9 +337,10 @@ py_tree_select(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     if (tree_read(nodes, array, &tree) < 0 || (selected = fresh(tree.T, NPY_UINT8)) == NULL) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_tree_select(&tree, (sl_selection)method, epsilon, PyArray_DATA(selected));
-    Py_END_ALLOW_THREADS if (sl_raise(status, "method must be 0 or 1, and epsilon at least 0") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_tree_select(&tree, (sl_selection)method, epsilon, PyArray_DATA(selected));
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "method must be 0 or 1, and epsilon at least 0") == 0) {
         result = Py_NewRef((PyObject *)selected);
     }
 done:
@@ -377,13 +382,14 @@ py_tree_labels(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
             goto done;
         }
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_tree_labels(&tree, PyArray_DATA(selected), PyArray_DATA(out[0]),
-                                                   PyArray_DATA(out[1]), PyArray_DATA(out[2]), PyArray_DATA(out[3]));
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_tree_labels(&tree, PyArray_DATA(selected), PyArray_DATA(out[0]), PyArray_DATA(out[1]),
+                            PyArray_DATA(out[2]), PyArray_DATA(out[3]));
     if (status == SL_OK) {
         status = sl_tree_heights(&tree, PyArray_DATA(selected), shape[1], PyArray_DATA(out[4]));
     }
-    Py_END_ALLOW_THREADS if (sl_raise(status, "tree_labels: wrong arguments") == 0)
-    {
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "tree_labels: wrong arguments") == 0) {
         result = tuple_of(out, 5);
     }
 done:
@@ -440,17 +446,20 @@ member_run(const member_arguments *a, PyArrayObject *P, int n_threads)
     sl_status status = SL_OK;
     int failed;
 
-    Py_BEGIN_ALLOW_THREADS status = sl_exemplars_new(PyArray_DATA(a->in[3]), PyArray_DATA(a->in[4]),
-                                                     PyArray_DIM(a->top, 0), PyArray_DIM(a->in[0], 1), &exemplars);
-    Py_END_ALLOW_THREADS failed = sl_raise(status, "exemplars must be finite") < 0;
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_exemplars_new(PyArray_DATA(a->in[3]), PyArray_DATA(a->in[4]), PyArray_DIM(a->top, 0),
+                              PyArray_DIM(a->in[0], 1), &exemplars);
+    Py_END_ALLOW_THREADS
+    failed = sl_raise(status, "exemplars must be finite") < 0;
     for (npy_intp begin = 0; !failed && begin < n; begin += rows_a_call) {
         const npy_intp end = begin + rows_a_call < n ? begin + rows_a_call : n;
-        Py_BEGIN_ALLOW_THREADS status =
-            sl_membership(exemplars, PyArray_DATA(a->in[0]), n, PyArray_DATA(a->in[1]), PyArray_DATA(a->in[2]),
-                          &a->rules, begin, end, PyArray_TYPE(P) == NPY_FLOAT, PyArray_DATA(P), n_threads);
-        Py_END_ALLOW_THREADS failed = sl_raise(status, "z must be finite, node lie in [0, len(lmax)), lambda_ be at "
-                                                       "least 0, and n_threads at least 1") < 0 ||
-                                      PyErr_CheckSignals() < 0;
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_membership(exemplars, PyArray_DATA(a->in[0]), n, PyArray_DATA(a->in[1]), PyArray_DATA(a->in[2]),
+                               &a->rules, begin, end, PyArray_TYPE(P) == NPY_FLOAT, PyArray_DATA(P), n_threads);
+        Py_END_ALLOW_THREADS
+        failed = sl_raise(status, "z must be finite, node lie in [0, len(lmax)), lambda_ be at "
+                                  "least 0, and n_threads at least 1") < 0 ||
+                 PyErr_CheckSignals() < 0;
     }
     sl_exemplars_free(exemplars);
     return failed ? -1 : 0;

@@ -136,14 +136,13 @@ run_matmul(const npy_intp batch[2], const stack *a, const stack *b, const stack 
 
     for (npy_intp o = 0; o < batch[0]; o += step) {
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status = sl_matmul_f32(
-            batch[0] - o < step ? batch[0] - o : step, batch[1], m, n, k, pa + o * a->strides.outer, a->strides,
-            pb + o * b->strides.outer, b->strides, scale, pc + o * c->strides.outer, c->strides, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status,
-                                          "matmul: n_threads must be at least 1, and the result must fit into memory") <
-                                     0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_matmul_f32(batch[0] - o < step ? batch[0] - o : step, batch[1], m, n, k, pa + o * a->strides.outer,
+                               a->strides, pb + o * b->strides.outer, b->strides, scale, pc + o * c->strides.outer,
+                               c->strides, n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "matmul: n_threads must be at least 1, and the result must fit into memory") < 0 ||
+            PyErr_CheckSignals() < 0) {
             return -1;
         }
     }

@@ -22,9 +22,10 @@ gram_of(PyArrayObject *x, int n_threads)
     sl_gram *gram;
     sl_status status;
 
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_gram_new(PyArray_DATA(x), PyArray_DIM(x, 0), PyArray_DIM(x, 1), n_threads, &gram);
-    Py_END_ALLOW_THREADS return sl_raise(status, GRAM_HINT) == 0 ? gram : NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_gram_new(PyArray_DATA(x), PyArray_DIM(x, 0), PyArray_DIM(x, 1), n_threads, &gram);
+    Py_END_ALLOW_THREADS
+    return sl_raise(status, GRAM_HINT) == 0 ? gram : NULL;
 }
 
 PyDoc_STRVAR(doc_cross,
@@ -55,11 +56,11 @@ py_cross(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     for (npy_intp begin = 0; begin < p || begin == 0; begin += CROSS_A_CALL) {
         const npy_intp end = begin + CROSS_A_CALL < p ? begin + CROSS_A_CALL : p;
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status = sl_cross_f64(PyArray_DATA(a), PyArray_DATA(b), n, p, q, begin, end,
-                                                     PyArray_DATA((PyArrayObject *)out), n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "cross: n_threads must be at least 1") < 0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_cross_f64(PyArray_DATA(a), PyArray_DATA(b), n, p, q, begin, end, PyArray_DATA((PyArrayObject *)out),
+                              n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "cross: n_threads must be at least 1") < 0 || PyErr_CheckSignals() < 0) {
             goto done;
         }
     }
@@ -103,10 +104,10 @@ py_pair_counts(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     for (ptrdiff_t begin = 0; begin < blocks; begin += step) {
         const ptrdiff_t end = begin + step < blocks ? begin + step : blocks;
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status =
-            sl_gram_count(gram, &grid, begin, end, PyArray_DATA((PyArrayObject *)out), n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, GRID_HINT) < 0 || PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_gram_count(gram, &grid, begin, end, PyArray_DATA((PyArrayObject *)out), n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, GRID_HINT) < 0 || PyErr_CheckSignals() < 0) {
             goto done;
         }
     }
@@ -156,10 +157,11 @@ py_pair_scores(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     for (ptrdiff_t begin = 0; begin < blocks; begin += step) {
         const ptrdiff_t end = begin + step < blocks ? begin + step : blocks;
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status =
+        Py_BEGIN_ALLOW_THREADS
+        status =
             sl_gram_score(x, &gx, PyArray_DATA(array[1]), y, &gy, PyArray_DATA(array[3]), begin, end, &sum, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, GRID_HINT) < 0 || PyErr_CheckSignals() < 0)
-        {
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, GRID_HINT) < 0 || PyErr_CheckSignals() < 0) {
             goto done;
         }
     }
@@ -209,12 +211,11 @@ py_pair_gauss(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     for (ptrdiff_t begin = 0, step = blocks_a_call(n), blocks = sl_gram_blocks(n); begin < blocks; begin += step) {
         const ptrdiff_t end = begin + step < blocks ? begin + step : blocks;
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status =
-            sl_gram_gauss(x, rate_x, y, rate_y, begin, end, PyArray_DATA((PyArrayObject *)out[0]),
-                          PyArray_DATA((PyArrayObject *)out[1]), PyArray_DATA((PyArrayObject *)out[2]), n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "rate_x and rate_y must be at least 0") < 0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_gram_gauss(x, rate_x, y, rate_y, begin, end, PyArray_DATA((PyArrayObject *)out[0]),
+                               PyArray_DATA((PyArrayObject *)out[1]), PyArray_DATA((PyArrayObject *)out[2]), n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "rate_x and rate_y must be at least 0") < 0 || PyErr_CheckSignals() < 0) {
             goto done;
         }
     }
@@ -240,16 +241,14 @@ near_run(sl_near *near, npy_intp n, const double *u, int32_t *index, double *val
         const ptrdiff_t limit = t < blocks ? blocks : 2 * blocks;
         sl_status status;
         end = t + step < limit ? t + step : limit;
-        Py_BEGIN_ALLOW_THREADS if (t < blocks)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        if (t < blocks) {
             status = sl_near_step(near, t, end);
-        }
-        else
-        {
+        } else {
             status = sl_near_finish(near, u, t - blocks, end - blocks, index, value, searched);
         }
-        Py_END_ALLOW_THREADS if (sl_raise(status, "near_rows: bad block rows") < 0 || PyErr_CheckSignals() < 0)
-        {
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "near_rows: bad block rows") < 0 || PyErr_CheckSignals() < 0) {
             return -1;
         }
     }

@@ -190,13 +190,13 @@ run_conv(sl_conv_shape s, ptrdiff_t pixels, const float *x, const float *w, cons
     for (ptrdiff_t b = 0; b < batch; b += step) {
         sl_status status;
         s.batch = batch - b < step ? batch - b : step;
-        Py_BEGIN_ALLOW_THREADS status =
-            sl_conv2d_f32(&s, x + b * picture, w, packed, bias, addend != NULL ? addend + b * result : NULL,
-                          (sl_activation)activation, y + b * result, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "conv2d: n_threads must be at least 1, activation a known number, "
-                                                  "and packed NULL for depthwise weights") < 0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_conv2d_f32(&s, x + b * picture, w, packed, bias, addend != NULL ? addend + b * result : NULL,
+                               (sl_activation)activation, y + b * result, n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "conv2d: n_threads must be at least 1, activation a known number, "
+                             "and packed NULL for depthwise weights") < 0 ||
+            PyErr_CheckSignals() < 0) {
             return -1;
         }
     }
@@ -334,12 +334,13 @@ run_dense(const float *x, npy_intp m, npy_intp k, const float *w, npy_intp n, co
 
     for (npy_intp i = 0; i < m; i += step) {
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status = sl_dense_f32(x + i * k, m - i < step ? m - i : step, k, w, n, packed, bias,
-                                                     (sl_activation)activation, y + i * n, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "dense: n_threads must be at least 1, activation a known number, and "
-                                                  "the result must fit into memory") < 0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_dense_f32(x + i * k, m - i < step ? m - i : step, k, w, n, packed, bias, (sl_activation)activation,
+                              y + i * n, n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "dense: n_threads must be at least 1, activation a known number, and "
+                             "the result must fit into memory") < 0 ||
+            PyErr_CheckSignals() < 0) {
             return -1;
         }
     }

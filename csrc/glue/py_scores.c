@@ -130,12 +130,12 @@ py_clarity(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     for (ptrdiff_t k = 0, step = block_of(&h.x, (double)h.x.m * (double)h.x.d); k == 0 || k < K; k += step) {
         const sl_examples part = part_of(&h.x, k, K - k < step ? K - k : step);
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status =
-            sl_clarity_f32(&part, weights != NULL ? (const float *)PyArray_DATA(weights) + k * h.x.m : NULL,
-                           (double *)PyArray_DATA(clarity) + k, (int64_t *)PyArray_DATA(used) + k, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "clarity: " EXAMPLES_HINT ", weights finite and not negative") < 0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_clarity_f32(&part, weights != NULL ? (const float *)PyArray_DATA(weights) + k * h.x.m : NULL,
+                                (double *)PyArray_DATA(clarity) + k, (int64_t *)PyArray_DATA(used) + k, n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "clarity: " EXAMPLES_HINT ", weights finite and not negative") < 0 ||
+            PyErr_CheckSignals() < 0) {
             goto done;
         }
     }
@@ -180,13 +180,13 @@ py_concept_vectors(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     for (ptrdiff_t k = 0, step = block_of(&h.x, (double)h.x.m * (double)h.x.d); k == 0 || k < h.x.K; k += step) {
         const sl_examples part = part_of(&h.x, k, h.x.K - k < step ? h.x.K - k : step);
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status = sl_concept_vectors_f32(
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_concept_vectors_f32(
             &part, weights != NULL ? (const float *)PyArray_DATA(weights) + k * h.x.m : NULL, normalize,
             (float *)PyArray_DATA(vectors) + k * h.x.d, (int64_t *)PyArray_DATA(used) + k, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status,
-                                          "concept_vectors: " EXAMPLES_HINT ", weights finite and not negative") < 0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "concept_vectors: " EXAMPLES_HINT ", weights finite and not negative") < 0 ||
+            PyErr_CheckSignals() < 0) {
             goto done;
         }
     }
@@ -248,16 +248,16 @@ py_polysemanticity(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     for (ptrdiff_t k = 0, step = block_of(&h.x, poly_operations(&h.x, &o)); k == 0 || k < h.x.K; k += step) {
         const sl_examples part = part_of(&h.x, k, h.x.K - k < step ? h.x.K - k : step);
         sl_status status;
-        Py_BEGIN_ALLOW_THREADS status =
+        Py_BEGIN_ALLOW_THREADS
+        status =
             sl_polysemanticity_f32(&part, given != NULL ? (const int32_t *)PyArray_DATA(given) + k * h.x.m : NULL, &o,
                                    (double *)PyArray_DATA(score) + k, (int32_t *)PyArray_DATA(labels) + k * h.x.m,
                                    (double *)PyArray_DATA(inertia) + k, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status,
-                                          "polysemanticity: " EXAMPLES_HINT
-                                          ", labels below n_clusters, n_clusters at least 2, n_init and max_iter "
-                                          "at least 1; exact needs n_clusters = 2 and at most 20 examples") < 0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "polysemanticity: " EXAMPLES_HINT
+                             ", labels below n_clusters, n_clusters at least 2, n_init and max_iter "
+                             "at least 1; exact needs n_clusters = 2 and at most 20 examples") < 0 ||
+            PyErr_CheckSignals() < 0) {
             goto done;
         }
     }

@@ -115,11 +115,11 @@ py_update(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         sl_same_length(values, 1, held[0], 0, "values", "state: scores") < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_topm_update_f32(&state, PyArray_DATA(values), PyArray_DATA(ids), PyArray_DIM(values, 0), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "topm_update: ids must not be negative, n_threads at least 1, and the "
-                                              "state one that topm_init made") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_topm_update_f32(&state, PyArray_DATA(values), PyArray_DATA(ids), PyArray_DIM(values, 0), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "topm_update: ids must not be negative, n_threads at least 1, and the "
+                         "state one that topm_init made") == 0) {
         result = Py_NewRef(Py_None);
     }
 done:
@@ -154,13 +154,10 @@ py_merge(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         sl_same_length(ids, 1, scores, 1, "ids", "scores") < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_topm_merge_f32(&state, PyArray_DATA(scores), PyArray_DATA(ids), PyArray_DIM(scores, 1), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(
-                                 status,
-                                 "topm_merge: n_threads must be at least 1, and the state one that topm_init made") ==
-                             0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_topm_merge_f32(&state, PyArray_DATA(scores), PyArray_DATA(ids), PyArray_DIM(scores, 1), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "topm_merge: n_threads must be at least 1, and the state one that topm_init made") == 0) {
         result = Py_NewRef(Py_None);
     }
 done:
@@ -187,9 +184,10 @@ py_flush(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         hold_state(tuple, positive_only, &state, held) < 0) {
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_topm_flush(&state, n_threads);
-    Py_END_ALLOW_THREADS failed =
-        sl_raise(status, "topm_flush: n_threads must be at least 1, and the state one that topm_init made");
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_topm_flush(&state, n_threads);
+    Py_END_ALLOW_THREADS
+    failed = sl_raise(status, "topm_flush: n_threads must be at least 1, and the state one that topm_init made");
     release(held);
     return failed ? NULL : Py_NewRef(Py_None);
 }
@@ -217,13 +215,14 @@ py_class_top(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         sl_same_length(targets, 0, values, 0, "targets", "values") < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status =
+    Py_BEGIN_ALLOW_THREADS
+    status =
         sl_class_top_f32(PyArray_DATA(best), PyArray_DIM(best, 0), PyArray_DIM(best, 1), PyArray_DIM(best, 2),
                          PyArray_DATA(values), PyArray_DATA(targets), PyArray_DIM(values, 0), positive_only, n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "class_top: targets must lie between -1 and the number of classes less "
-                                              "one, best must keep at least one score, "
-                                              "n_threads must be at least 1") == 0)
-    {
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "class_top: targets must lie between -1 and the number of classes less "
+                         "one, best must keep at least one score, "
+                         "n_threads must be at least 1") == 0) {
         result = Py_NewRef(Py_None);
     }
 done:

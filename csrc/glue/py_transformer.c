@@ -42,12 +42,12 @@ py_norm_rows(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         sl_no_overlap(y, w, 0, "weight") < 0 || sl_no_overlap(y, b, 0, "bias") < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status = sl_norm_rows_f32(PyArray_DATA(x), n > 0 ? PyArray_SIZE(x) / n : 0, n, eps, centred,
-                                                     w != NULL ? PyArray_DATA(w) : NULL,
-                                                     b != NULL ? PyArray_DATA(b) : NULL, PyArray_DATA(y), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status,
-                                      "the last axis must not be empty, eps not negative, n_threads at least 1") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_norm_rows_f32(PyArray_DATA(x), n > 0 ? PyArray_SIZE(x) / n : 0, n, eps, centred,
+                              w != NULL ? PyArray_DATA(w) : NULL, b != NULL ? PyArray_DATA(b) : NULL, PyArray_DATA(y),
+                              n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "the last axis must not be empty, eps not negative, n_threads at least 1") == 0) {
         result = Py_NewRef((PyObject *)y);
     }
 done:
@@ -91,11 +91,11 @@ py_group_norm(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         sl_no_overlap(y, x, 1, "x") < 0 || sl_no_overlap(y, w, 0, "weight") < 0 || sl_no_overlap(y, b, 0, "bias") < 0) {
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        sl_group_norm_f32(PyArray_DATA(x), batch, channels, n, groups, eps, w != NULL ? PyArray_DATA(w) : NULL,
-                          b != NULL ? PyArray_DATA(b) : NULL, PyArray_DATA(y), n_threads);
-    Py_END_ALLOW_THREADS if (sl_raise(status, "groups must divide the channels, eps must not be negative") == 0)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_group_norm_f32(PyArray_DATA(x), batch, channels, n, groups, eps, w != NULL ? PyArray_DATA(w) : NULL,
+                               b != NULL ? PyArray_DATA(b) : NULL, PyArray_DATA(y), n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "groups must divide the channels, eps must not be negative") == 0) {
         result = Py_NewRef((PyObject *)y);
     }
 done:
@@ -144,13 +144,13 @@ run_attention(const sl_attention_shape *s, PyArrayObject *const a[4], PyArrayObj
         sl_attention_shape part = *s;
         sl_status status;
         part.pairs = s->pairs - p < step ? s->pairs - p : step;
-        Py_BEGIN_ALLOW_THREADS status =
-            sl_attention_f32(&part, q + p * s->queries * s->width, k + p * s->keys * s->width,
-                             v + p * s->keys * s->depth, bias, out + p * s->queries * s->depth, n_threads);
-        Py_END_ALLOW_THREADS if (sl_raise(status, "there must be keys (for causal attention as many as queries), the "
-                                                  "bias must divide the pairs, n_threads be at least 1") < 0 ||
-                                 PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        status = sl_attention_f32(&part, q + p * s->queries * s->width, k + p * s->keys * s->width,
+                                  v + p * s->keys * s->depth, bias, out + p * s->queries * s->depth, n_threads);
+        Py_END_ALLOW_THREADS
+        if (sl_raise(status, "there must be keys (for causal attention as many as queries), the "
+                             "bias must divide the pairs, n_threads be at least 1") < 0 ||
+            PyErr_CheckSignals() < 0) {
             return -1;
         }
     }

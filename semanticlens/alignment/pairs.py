@@ -2,7 +2,7 @@
 
 The distance of concept a of P and concept b of Q is the mean over pairs of samples of half the difference of their
 one-dimensional pair distances
-(eq. 4 of Vielhaben et al., arXiv 2412.06639); it is computed exactly for all samples.
+(eq. 4 of Vielhaben et al., arXiv 2412.06639); it is computed over all pairs, to 2e-8.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class ConceptDistances:
 
 
 def concept_distances(P: ArrayLike, Q: ArrayLike, *, progress: bool = False, n_threads: int | None = None) -> ConceptDistances:
-    """Exact distances between every concept of P and every concept of Q.
+    """Distances between every concept of P and every concept of Q, over all pairs of samples, to 2e-8.
 
     Parameters
     ----------

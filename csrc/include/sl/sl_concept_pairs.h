@@ -1,4 +1,4 @@
-/* Distances between single concepts of two representations, exact, without forming pairs of samples.
+/* Distances between single concepts of two representations, over all pairs of samples without forming them.
  * Source: Vielhaben et al., arXiv 2412.06639, eq. 4:
  *
  *   d(a, b) = 1/M sum_{i<j} 1/2 | |p_ia - p_ja| - |q_ib - q_jb| |,     M = n (n - 1) / 2.
