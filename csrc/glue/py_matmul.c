@@ -52,8 +52,8 @@ matrix_stack(PyObject *obj, const char *argument, stack *s)
     }
     a = (PyArrayObject *)Py_NewRef(obj);
     if (!PyArray_ISALIGNED(a) || !PyArray_ISNOTSWAPPED(a) || view_stack(a, s) < 0) {
-        Py_SETREF(a, (PyArrayObject *)PyArray_FromAny(obj, PyArray_DescrFromType(NPY_FLOAT), 0, 0, NPY_ARRAY_CARRAY_RO,
-                                                      NULL));
+        Py_DECREF(a);
+        a = (PyArrayObject *)PyArray_FromAny(obj, PyArray_DescrFromType(NPY_FLOAT), 0, 0, NPY_ARRAY_CARRAY_RO, NULL);
         if (a != NULL && view_stack(a, s) < 0) {
             PyErr_Format(PyExc_ValueError, "%s cannot be laid out", argument);
             Py_CLEAR(a);
