@@ -2,6 +2,8 @@
 #include "py_nn.h"
 #include "sl/sl_transformer.h"
 
+#include <string.h>
+
 static const double BUDGET = 5e9; /* multiply-adds */
 
 /* 0, or -1 with an error: `a` is a vector of n values, or NULL. */
