@@ -89,7 +89,7 @@ refusals(void)
     sl_attention_shape s = {PAIRS, 20, KEYS, WIDTH, DEPTH, 3, 0.3F, 0};
 
     CHECK(sl_norm_rows_f32(q, 1, 0, 1e-5, 1, NULL, NULL, y, 1) == SL_ERR_ARG);
-    CHECK(sl_norm_rows_f32(q, 1, 4, NAN, 1, NULL, NULL, y, 1) == SL_ERR_ARG);
+    CHECK(sl_norm_rows_f32(q, 1, 4, (double)NAN, 1, NULL, NULL, y, 1) == SL_ERR_ARG);
     CHECK(sl_group_norm_f32(q, 1, 12, 4, 5, 1e-5, NULL, NULL, y, 1) == SL_ERR_ARG);
     CHECK(sl_attention_f32(&s, q, k, v, NULL, y, 0) == SL_ERR_ARG);
     sl_alloc_fail_after(1);
