@@ -110,8 +110,7 @@ def _read(path: Path, arch: str | None, verify: bool, allow_nonfinite: bool) -> 
         built = model_folder.build(state, config, str(path))
         if config["model_type"] == "bert":
             return built
-        context = int(config.get("max_position_embeddings", config.get("n_positions", 2048)))
-        return LanguageModel(built, None, context=context)
+        return LanguageModel(built, None, context=model_folder.context(config, str(path)))
     name = arch if arch is not None else zoo.detect(state)
     if name is None:
         raise ModelFileError(

@@ -47,7 +47,13 @@ def read_config(weights: Path) -> dict[str, Any] | None:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: not valid JSON: {str(error)[:120]}") from None
-    return config if isinstance(config, dict) and config.get("model_type") in ARCHITECTURES else None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    return config if isinstance(kind, str) and kind in ARCHITECTURES else None
+
+
+def context(config: Mapping[str, Any], where: str) -> int:
+    """How many tokens the model was made for."""
+    return int(_number(config, ("max_position_embeddings", "n_positions"), 2048, where))
 
 
 def _number(config: Mapping[str, Any], names: tuple[str, ...], default: Any, where: str) -> Any:
@@ -71,7 +77,7 @@ def build(state: Mapping[str, Any], config: Mapping[str, Any], where: str) -> Ne
                 f"{where}: {name}={str(config[name])[:80]!r} of model_type {kind!r} is not known here"
             )
     given = config.get("hidden_act", config.get("activation_function", "silu" if kind == "llama" else "gelu"))
-    if given not in _ACTIVATIONS:
+    if not isinstance(given, str) or given not in _ACTIVATIONS:
         raise UnsupportedOperationError(f"{where}: the activation {str(given)[:40]!r} is not known here")
     if kind == "llama" and given != "silu":
         raise UnsupportedOperationError(f"{where}: the activation {given!r} of a llama-like model is not known here")

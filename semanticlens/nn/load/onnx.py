@@ -211,7 +211,7 @@ class Reader:
                 self._node(node)
             except Refused as refusal:
                 raise UnsupportedOperationError(f"{where}: {refusal}") from None
-            except (IndexError, KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
+            except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
                 if isinstance(error, (ModelFileError, UnsupportedOperationError)):
                     raise
                 raise ModelFileError(f"{where}: its inputs or attributes do not fit: {str(error)[:160]}") from None
