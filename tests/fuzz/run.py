@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of every parser (extra "fuzz": atheris, which is libFuzzer for Python).
 
     python tests/fuzz/run.py --seconds 60                   # all targets, two at a time
-    python tests/fuzz/run.py tensors --seconds 600          # one target, longer
+    python tests/fuzz/run.py tensors --seconds 600 --seed 0 # one target, longer and elsewhere
     python tests/fuzz/run.py tensors --replay FILE          # run one input, for example a finding, without the fuzzer
 
 Starts from tests/fuzz/corpus/TARGET; new inputs stay in a temporary folder.  A finding is printed (base64) and ends with exit code 1; add
@@ -37,13 +37,13 @@ def fuzz(name: str, arguments: list[str]) -> None:
     atheris.Fuzz()
 
 
-def search(name: str, seconds: int) -> bool:
+def search(name: str, seconds: int, seed: int) -> bool:
     """Run one target in a process of its own; True if it found nothing."""
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder, "new")
         new.mkdir()
         seeds = HERE / "corpus" / name
-        command = [sys.executable, __file__, name, "--worker", f"-max_total_time={seconds}", f"-timeout={TIMEOUT}",
+        command = [sys.executable, __file__, name, "--worker", f"-max_total_time={seconds}", f"-seed={seed}", f"-timeout={TIMEOUT}",
                    f"-rss_limit_mb={MEMORY}", f"-max_len={LENGTH}", f"-artifact_prefix={folder}/found-", "-print_final_stats=1",
                    str(new), str(seeds)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds + 300)
@@ -66,6 +66,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", help="which targets (default: all)")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--seed", type=int, default=1, help="of the search; 0: another one each time, to look further than the gate does")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--replay", type=Path, help="run this one input and stop")
     args = parser.parse_args()
@@ -81,7 +82,7 @@ def main() -> int:
     if importlib.util.find_spec("atheris") is None:
         parser.error("atheris is not installed: pip install '.[fuzz]' (CPython 3.11 to 3.13)")
     with ThreadPoolExecutor(args.jobs) as pool:
-        good = list(pool.map(lambda name: search(name, args.seconds), names))
+        good = list(pool.map(lambda name: search(name, args.seconds, args.seed), names))
     print(f"{sum(good)} passed, {len(good) - sum(good)} failed")
     return 0 if all(good) else 1
 
