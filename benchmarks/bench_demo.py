@@ -1,6 +1,6 @@
 """The figures of docs/demo.md, from the weights the package ships: benchmarks/results/demo.json.
 
-    pip install ".[torch]" && python benchmarks/bench_demo.py [--seeds 13]
+    pip install ".[torch]" && python benchmarks/bench_demo.py [--seeds 13] [--also NETWORK ...]
 
 Encoder: zero-shot accuracies over 2000 new pictures each of combinations seen and held out in training. Network: what the artefact does
 to it over 1500 new pictures of any class with any overlay. Demo: its own checks over several sets of pictures. torch is needed only
@@ -19,7 +19,9 @@ from pathlib import Path
 
 from common import ROOT, record
 
+import semanticlens as sl
 from semanticlens import demo
+from semanticlens.demo import explore
 from semanticlens.demo.evaluate import encoder_accuracies
 from semanticlens.demo.explore import load_network
 from semanticlens.demo.pictures import generate
@@ -56,9 +58,16 @@ def runs(seeds: int) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=13, help="sets of pictures for the demo")
+    parser.add_argument("--also", nargs="*", type=Path, default=[],
+                        help="networks of other training seeds, as the training script writes them")
     given = parser.parse_args()
-    results = {"encoder": encoder(), "network": measure(load_network(), generate(1500, TEST_SEED)), "runs": runs(given.seeds)}
+    test = generate(1500, TEST_SEED)
+    results = {"encoder": encoder(), "network": measure(load_network(), test), "runs": runs(given.seeds), "also": {}}
     print(results["network"])
+    for path in given.also:
+        explore.load_network = lambda path=path: sl.load(path)
+        results["also"][path.stem] = {"network": measure(sl.load(path), test), "runs": runs(4)}
+        print(path.stem, results["also"][path.stem]["network"])
     record("demo", results)
 
 

@@ -30,7 +30,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -125,14 +125,21 @@ def show_layer(db: sl.ConceptDB, layer: str, labels: sl.lens.results.Labels, sco
             print(f"    {k:5d}  clarity {own.clarity[k]:.2f}  polysemanticity {own.polysemanticity[k]:.2f}  {words}")
 
 
-def measure(truth: Truth | None, vectors: F32, plain: F32) -> None:
-    """How well whole pictures are found by text, where the truth is known; ``plain`` are the vectors without centred anchors."""
+def measure(truth: Truth | None, vectors: F32, plain: F32, what: str, table: Path | None) -> None:
+    """How well whole pictures are found by text, where the truth is known; ``plain`` are the vectors without centred anchors.
+
+    Printed, and added to the JSON file ``table`` under the name ``what``.
+    """
     if truth is None:
         print("\nRetrieval: not measured, since nothing says what these pictures show (name them after ImageNet classes, "
               "n02084071_name.jpg, or sort them into folders and pass --labels folders)")
     else:
-        print(f"\nRetrieval of pictures by text, {truth.source}:\n  {retrieval(vectors, truth.vectors, truth.relevant)}\n"
-              f"  without centring the anchors: {retrieval(plain, truth.vectors, truth.relevant)}")
+        centred_by, plainly = (retrieval(each, truth.vectors, truth.relevant) for each in (vectors, plain))
+        print(f"\nRetrieval of pictures by text, {truth.source}:\n  {centred_by}\n  without centring the anchors: {plainly}")
+        if table is not None:
+            known = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
+            known[what] = {"truth": truth.source, "centred": asdict(centred_by), "plain": asdict(plainly)}
+            table.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
 # (a) the data folder
@@ -156,7 +163,7 @@ def from_data_folder(data: Path, args: argparse.Namespace) -> None:
         stem = f"mobilenet_v2_{kind.replace(' ', '_')}"
         db.save(args.out / f"{stem}.sldb")
         show(db, args.query or LVIS_QUERIES, lvis.names, names, vectors, args.out / f"{stem}.html", f"MobileNetV2 on {kind}")
-        measure(truth, vectors, plain)
+        measure(truth, vectors, plain, f"MobileNetV2, CLIP texts, {kind}", args.table)
 
 
 def photos_of(data: Path) -> sl.data.ImageArchive:
@@ -231,7 +238,7 @@ def from_packages(args: argparse.Namespace) -> None:
     db.save(args.out / "efficientnet_lite0.sldb")
     show(db, args.query or FREE_QUERIES, [each.name for each in classes], images.names, vectors, args.out / "efficientnet_lite0.html",
          f"EfficientNet-Lite0 on {images.name}")
-    measure(own_truth(images, classes, encoder, args), vectors, plain)
+    measure(own_truth(images, classes, encoder, args), vectors, plain, f"EfficientNet-Lite0, MiniLM texts, {images.name}", args.table)
 
 
 def own_truth(images: sl.data.dataset.Pictures, classes: Sequence[ImageNetClass], encoder: sl.encoders.Encoder,
@@ -267,6 +274,7 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=16, help="pictures kept for each component")
     parser.add_argument("--limit", type=int, help="use only this many pictures, evenly spread")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="folder of WordNet 3.0 (Debian: wordnet-base)")
+    parser.add_argument("--table", type=Path, help="also write the retrieval figures to this JSON file")
     parser.add_argument("--out", type=Path, default=Path("real_network_output"), help="where databases and reports go")
     args = parser.parse_args()
     if args.data is None and os.environ.get("SEMANTICLENS_DATA"):

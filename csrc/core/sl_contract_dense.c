@@ -20,6 +20,21 @@ check_sizes(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int n_threads)
     return fits(m, k) && fits(n, k) && fits(m, n) ? SL_OK : SL_ERR_OVERFLOW;
 }
 
+/* The product of one matrix with another: sizes, variants (of b), part (of a) and finish are looked at first. */
+static sl_status
+run_checked(const sl_product *p, int n_threads)
+{
+    const sl_status status = check_sizes(p->m, p->n, p->k, n_threads);
+
+    if (status != SL_OK) {
+        return status;
+    }
+    if (!sl_variant_valid(p->b.variant, 0) || !sl_variant_valid(p->a.variant, 1) || !sl_finish_valid(p->finish)) {
+        return SL_ERR_ARG;
+    }
+    return sl_product_run(p, n_threads);
+}
+
 sl_status
 sl_dense_forward_f32(const float *x, ptrdiff_t m, ptrdiff_t k, const float *w, ptrdiff_t n, sl_variant variant,
                      sl_variant part, const float *bias, const sl_finish *finish, float *z, int n_threads)
@@ -36,15 +51,8 @@ sl_dense_forward_f32(const float *x, ptrdiff_t m, ptrdiff_t k, const float *w, p
                           .bias = bias,
                           .finish = finish,
                           .scale = 1.0F};
-    const sl_status status = check_sizes(m, n, k, n_threads);
 
-    if (status != SL_OK) {
-        return status;
-    }
-    if (!sl_variant_valid(variant, 0) || !sl_variant_valid(part, 1) || !sl_finish_valid(finish)) {
-        return SL_ERR_ARG;
-    }
-    return sl_product_run(&p, n_threads);
+    return run_checked(&p, n_threads);
 }
 
 sl_status
@@ -62,15 +70,8 @@ sl_dense_adjoint_f32(const float *s, ptrdiff_t m, ptrdiff_t n, const float *w, p
                           .ldc = k,
                           .finish = finish,
                           .scale = 1.0F};
-    const sl_status status = check_sizes(m, n, k, n_threads);
 
-    if (status != SL_OK) {
-        return status;
-    }
-    if (!sl_variant_valid(variant, 0) || !sl_variant_valid(part, 1) || !sl_finish_valid(finish)) {
-        return SL_ERR_ARG;
-    }
-    return sl_product_run(&p, n_threads);
+    return run_checked(&p, n_threads);
 }
 
 sl_status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -57,7 +58,7 @@ def top_rows(memberships: F32, concept: int, top: int, among: NDArray[np.bool_] 
     return usable[order].astype(np.int64)
 
 
-class Discovery:
+class Discovery(ABC):
     """Base of the estimators: constructor arguments are kept as given, ``fit`` sets what ends in an underscore.
 
     Attributes
@@ -98,13 +99,13 @@ class Discovery:
         """An unfitted estimator with the same parameters, some of them changed."""
         return type(self)(**self.get_params()).set_params(**changes)
 
+    @abstractmethod
     def fit(self: Self, X: ArrayLike, y: Any = None) -> Self:
         """Find concepts among the rows of X."""
-        raise NotImplementedError
 
+    @abstractmethod
     def transform(self, X: ArrayLike) -> F32:
         """Proximities (m, K) of new rows."""
-        raise NotImplementedError
 
     def fit_transform(self, X: ArrayLike, y: Any = None) -> F32:
         """:meth:`fit`, then ``memberships_``."""
