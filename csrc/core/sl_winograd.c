@@ -17,7 +17,7 @@ enum {
     DEPTH = 128,           /* channels of a block of the sums */
     ROWS = 72,             /* outputs of a task at most: 16 x 72 x 64 products = 300 kB */
     CHUNK = 16,            /* channels of a task of the first kind */
-    VALUES = 1 << 20,      /* floats of transformed values of a round */
+    VALUES = 1 << 18,      /* floats of transformed values of a round */
     VALUES_EACH = 1 << 18, /* the same per thread, where that is more */
     SERIAL_BELOW = 1 << 20 /* fewer multiply-adds than this are not worth a second thread */
 };
