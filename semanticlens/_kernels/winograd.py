@@ -1,9 +1,8 @@
 """Convolutions of 3 x 3 and stride 1 by tiles of 2 x 2 outputs: 16 products instead of 36 (Winograd's F(2 x 2, 3 x 3)).
 
 :func:`pack` makes transformed weights; ``conv2d``, ``conv_forward`` and ``conv_adjoint`` take this way where they are given as ``packed=``.
-The formula and what becomes of rounding errors, NaN and inf are in ``csrc/include/sl/sl_winograd.h``: in short, errors are float32's, but
-they come from the 4 x 4 values a tile reads, so an output whose own patch is zero may be a rounding error instead of exactly 0. Rules
-that divide by outputs should not take this way.
+The formula and what becomes of rounding errors, NaN and inf are in ``csrc/include/sl/sl_winograd.h``: in short, errors are float32's, an
+output whose window is zero is exactly its bias, NaN in ``x`` reaches the outputs whose window covers it, and inf becomes NaN.
 """
 
 from __future__ import annotations

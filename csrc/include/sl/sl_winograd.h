@@ -13,11 +13,12 @@
  * A call takes this way where its `packed` weights were made here: sl_conv2d_f32, sl_conv_forward_f32 and sl_conv_adjoint_f32 tell by the header.
  *
  * Numerics: B^T d B in float32 (4 terms), G w G^T in double, rounded once; each of the 16 sums over c runs in ascending order in blocks of at most
- * 128 channels as in sl_gemm.h; A^T . A in float32; then bias, addend, activation, finish.  The error is that of sl_conv.h within a factor below 2, measured
- * against sum |w x| over the 4 x 4 values of a tile: where the patch of one output is zero but its neighbours' are not, the result is of the size of the
- * neighbours' rounding errors instead of exactly 0.  Rules that divide by results (sl_finish.numerator) should therefore take the other way.
- * NaN or inf in x makes all 4 outputs of every tile that reads it NaN, covered by its window or not; one in w makes all outputs of its kernel NaN.
- * Magnitudes above FLT_MAX / 4 may overflow on the way.  Bit-identical for every n_threads, and for every batch a picture is part of.
+ * 128 channels as in sl_gemm.h; A^T . A in float32; then bias, addend, activation, finish.  Measured against sum |w x| over the window of an output the
+ * error is that of sl_conv.h within a factor below 2 (docs/decisions.md).  Each output reads its own window of x only: one whose window is zero is
+ * exactly the bias, and NaN in x reaches exactly the outputs whose window covers it.  Taps of a window meet each other's weights on the way, though: inf in x
+ * gives NaN, NaN or inf in w makes all outputs of its kernel NaN, magnitudes above FLT_MAX / 4 may overflow, and where every product w x of a window is
+ * zero but neither w nor x is, the result is of the size of a rounding error.  Bit-identical for every n_threads, and for every batch a picture is
+ * part of.
  *
  * Memory: the packed weights take 16 / 9 of w; a call allocates at most 4 MB (1 MB per thread from the fifth thread on; more only where one block of 64
  * tiles needs it: 4 kB per channel) for transformed values, and per thread 0.4 MB. */
