@@ -1,4 +1,4 @@
-"""Forward passes against torch eager, in one process, turn by turn: the real MobileNetV2, ResNet-50 and VGG-16 with random weights.
+"""Forward passes against torch eager, in one process, turn by turn: the real MobileNetV2; ResNet-50, VGG-16, EfficientNet-B0 with random weights.
 
     python benchmarks/bench_forward.py [--networks ...] [--batch 1 8] [--threads 1 2] [--repeats 7]     (one result file per network)
 
@@ -37,6 +37,8 @@ def network(name: str) -> Network:
     path = os.path.join(os.environ.get("SEMANTICLENS_DATA", ROOT / "../shared/data"), "models", MOBILENET)
     if name == "mobilenet_v2" and os.path.exists(path):
         return sl.load(path)
+    if name == "efficientnet_b0":
+        return exported(name)
     rng = np.random.default_rng(0)
     state = {}
     for key, expected in zoo._expected(name).items():
@@ -48,6 +50,15 @@ def network(name: str) -> Network:
         else:
             state[key] = (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
     return fold_batch_norm(zoo.build(name, state))
+
+
+def exported(name: str) -> Network:
+    """A torchvision module with its own seeded random weights, through the door of torch."""
+    if torchvision is None:
+        raise SystemExit(f"{name}: needs torchvision")
+    torch.manual_seed(0)
+    module = getattr(torchvision.models, name)(weights=None).eval()
+    return fold_batch_norm(sl.nn.export.from_torch(module, torch.zeros(1, 3, 224, 224)))
 
 
 def in_torch(net: Network) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -153,7 +164,7 @@ def measure(name: str, batches: list[int], threads: list[int], repeats: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=["mobilenet_v2", "resnet50", "vgg16"])
+    parser.add_argument("--networks", nargs="+", default=["mobilenet_v2", "resnet50", "vgg16", "efficientnet_b0"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--repeats", type=int, default=7)

@@ -113,7 +113,7 @@ def memory(name: str, batch: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=["mobilenet_v2", "resnet50", "vgg16"])
+    parser.add_argument("--networks", nargs="+", default=["mobilenet_v2", "resnet50", "vgg16", "efficientnet_b0"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--repeats", type=int, default=5)

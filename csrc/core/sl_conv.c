@@ -5,6 +5,7 @@
 
 #include "sl_conv_private.h"
 #include "sl/sl_cpu.h"
+#include "sl/sl_winograd.h"
 
 enum { SERIAL_BELOW = 1 << 20 }; /* fewer multiply-adds than this are not worth a second thread */
 
@@ -213,6 +214,9 @@ sl_conv_packed_check(const sl_conv_shape *shape, const float *packed, ptrdiff_t 
     if (status != SL_OK) {
         return status;
     }
+    if (size >= SL_PACK_HEADER && sl_winograd_packed(packed)) {
+        return sl_winograd_packed_check(shape, 0, (sl_variant){SL_SEEN_PLAIN, 0.0F}, packed, size);
+    }
     header = header_of(&plan);
     return !plan.depthwise && size == packed_floats(&plan) && memcmp(packed, &header, sizeof header) == 0 ? SL_OK
                                                                                                           : SL_ERR_ARG;
@@ -261,6 +265,9 @@ sl_conv2d_f32(const sl_conv_shape *shape, const float *x, const float *w, const 
     if (n_threads < 1 || (int)activation < SL_ACT_NONE || (int)activation > SL_ACT_LAST) {
         return SL_ERR_ARG;
     }
+    if (packed != NULL && sl_winograd_packed(packed)) {
+        return sl_winograd_call(shape, 0, &args, n_threads);
+    }
     if (packed != NULL && sl_conv_packed_check(shape, packed, packed_floats(&plan)) != SL_OK) {
         return SL_ERR_ARG;
     }
@@ -268,8 +275,8 @@ sl_conv2d_f32(const sl_conv_shape *shape, const float *x, const float *w, const 
 }
 
 sl_status
-sl_conv_forward_f32(const sl_conv_shape *shape, const float *x, const float *w, sl_variant variant, sl_variant part,
-                    const float *bias, const sl_finish *finish, float *z, int n_threads)
+sl_conv_forward_f32(const sl_conv_shape *shape, const float *x, const float *w, const float *packed, sl_variant variant,
+                    sl_variant part, const float *bias, const sl_finish *finish, float *z, int n_threads)
 {
     sl_conv_args args = {.x = x, .w = w, .bias = bias, .y = z, .variant = variant, .part = part, .finish = finish};
     sl_conv_plan plan;
@@ -280,6 +287,10 @@ sl_conv_forward_f32(const sl_conv_shape *shape, const float *x, const float *w, 
     }
     if (n_threads < 1 || !sl_variant_valid(variant, 0) || !sl_variant_valid(part, 1) || !sl_finish_valid(finish)) {
         return SL_ERR_ARG;
+    }
+    if (packed != NULL) {
+        args.packed = packed;
+        return sl_winograd_call(shape, 0, &args, n_threads);
     }
     return run(&plan, &args, n_threads);
 }

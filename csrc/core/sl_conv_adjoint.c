@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "sl/sl_cpu.h"
+#include "sl/sl_winograd.h"
 #include "sl_conv_private.h"
 
 enum { SERIAL_BELOW = 1 << 20 }; /* fewer multiply-adds than this are not worth a second thread */
@@ -244,6 +245,9 @@ sl_conv_adjoint_packed_check(const sl_conv_shape *shape, sl_variant variant, con
     if (status != SL_OK) {
         return status;
     }
+    if (size >= SL_PACK_HEADER && sl_winograd_packed(packed)) {
+        return sl_winograd_packed_check(shape, 1, variant, packed, size);
+    }
     header = header_of(&forward, variant);
     return !is_depthwise(&forward) && size == packed_floats(&forward) && memcmp(packed, &header, sizeof header) == 0
                ? SL_OK
@@ -413,8 +417,14 @@ sl_conv_adjoint_f32(const sl_conv_shape *shape, const float *s, const float *w, 
         return status;
     }
     if (n_threads < 1 || !sl_variant_valid(variant, 0) || !sl_variant_valid(part, 1) || !sl_finish_valid(finish) ||
-        (packed != NULL && sl_conv_adjoint_packed_check(shape, variant, packed, packed_floats(&forward)) != SL_OK)) {
+        (packed != NULL && !sl_winograd_packed(packed) &&
+         sl_conv_adjoint_packed_check(shape, variant, packed, packed_floats(&forward)) != SL_OK)) {
         return SL_ERR_ARG;
+    }
+    if (packed != NULL && sl_winograd_packed(packed)) {
+        args.packed = packed;
+        args.y = g;
+        return sl_winograd_call(shape, 1, &args, n_threads);
     }
     if (shape->batch == 0 || shape->height == 0 || shape->width == 0) {
         return SL_OK;

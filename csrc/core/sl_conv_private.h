@@ -33,4 +33,9 @@ ptrdiff_t sl_conv_panel_floats(const sl_conv_plan *plan);
 sl_status sl_conv_depthwise(const sl_conv_plan *plan, const sl_conv_args *args, int n_threads);
 sl_status sl_conv_product(const sl_conv_plan *plan, const sl_conv_args *args, int n_threads);
 
+/* Winograd's way, sl_winograd.h.  Whether weights were packed for it: their first SL_PACK_HEADER floats are read. */
+int sl_winograd_packed(const float *packed);
+/* The convolution, or its adjoint; args->packed with its header is checked here, the other arguments have been. */
+sl_status sl_winograd_call(const sl_conv_shape *shape, int back, const sl_conv_args *args, int n_threads);
+
 #endif

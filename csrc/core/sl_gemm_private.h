@@ -21,7 +21,7 @@ typedef struct {
 
 #define SL_PACK_MAGIC "SLpack1" /* with its 0: eight bytes; raise the number when the layout changes */
 enum { SL_PACK_HEADER = 16 };   /* floats that the header takes */
-enum { SL_PACK_CONV = 1, SL_PACK_DENSE = 2, SL_PACK_ADJOINT = 3 };
+enum { SL_PACK_CONV = 1, SL_PACK_DENSE = 2, SL_PACK_ADJOINT = 3, SL_PACK_WINOGRAD = 4 };
 _Static_assert(sizeof(sl_pack_header) <= SL_PACK_HEADER * sizeof(float), "the header has outgrown its place");
 
 static inline ptrdiff_t

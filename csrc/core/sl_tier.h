@@ -149,6 +149,10 @@ typedef struct {
     void (*zip_rows)(const float *even, const float *odd, ptrdiff_t n, float *y);
     /* sum of x[i] z[i * step] in double over 8 fixed lanes: the same bits in every tier. */
     double (*dot_double)(const float *x, const float *z, ptrdiff_t step, ptrdiff_t n);
+    /* See tier_winograd_inl.h. */
+    void (*tile_input)(const float *patch, ptrdiff_t pitch, ptrdiff_t odd, ptrdiff_t n, float *dst, ptrdiff_t ld);
+    void (*tile_output)(const float *m, ptrdiff_t ld, ptrdiff_t n, float bias, float *top, float *bottom);
+    void (*tile_weights)(const float *w, ptrdiff_t k, float *dst, ptrdiff_t ld);
     /* See tier_transformer_inl.h. */
     void (*norm_row)(const float *x, ptrdiff_t n, double eps, int centred, const float *weight, const float *bias,
                      float *y);

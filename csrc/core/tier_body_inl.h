@@ -29,6 +29,7 @@
 
 #include "tier_adjoint_inl.h"
 #include "tier_transformer_inl.h"
+#include "tier_winograd_inl.h"
 
 const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
@@ -86,6 +87,9 @@ const sl_tier SL_TIER = {
     .axpy_rows = axpy_rows,
     .zip_rows = zip_rows,
     .dot_double = dot_double,
+    .tile_input = tile_input,
+    .tile_output = tile_output,
+    .tile_weights = tile_weights,
     .norm_row = norm_row,
     .attention_row = attention_row,
     .peak_chains = SL_PEAK_CHAINS,

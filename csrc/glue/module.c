@@ -18,6 +18,7 @@ extern PyMethodDef sl_nn_methods[];
 extern PyMethodDef sl_scores_methods[];
 extern PyMethodDef sl_topm_methods[];
 extern PyMethodDef sl_transformer_methods[];
+extern PyMethodDef sl_winograd_methods[];
 
 /* One per line, so that families can be added side by side. */
 /* clang-format off */
@@ -35,6 +36,7 @@ static PyMethodDef *const families[] = {
     sl_scores_methods,
     sl_topm_methods,
     sl_transformer_methods,
+    sl_winograd_methods,
 };
 /* clang-format on */
 

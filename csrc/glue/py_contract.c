@@ -1,6 +1,7 @@
 /* Glue for sl_contract.h: convolution and dense layers.  Batched products: py_matmul.c. */
 #include "py_nn.h"
 #include "sl/sl_contract.h"
+#include "sl/sl_winograd.h"
 
 static const double BUDGET = 2e10; /* multiply-adds between two looks at pending signals */
 
@@ -173,7 +174,7 @@ run_conv(const sl_conv_shape *shape, const call *c, int back, npy_intp from_floa
         s.batch = batch - i < step ? batch - i : step;
         Py_BEGIN_ALLOW_THREADS
         status = back ? sl_conv_adjoint_f32(&s, x, w, packed, c->variant, c->part, finish, y, c->n_threads)
-                      : sl_conv_forward_f32(&s, x, w, c->variant, c->part, bias, finish, y, c->n_threads);
+                      : sl_conv_forward_f32(&s, x, w, packed, c->variant, c->part, bias, finish, y, c->n_threads);
         Py_END_ALLOW_THREADS
         if (sl_raise(status, "convolution: variant, part and n_threads must be valid, and packed "
                              "made for this shape, variant and instruction-set tier") < 0 ||
@@ -185,32 +186,41 @@ run_conv(const sl_conv_shape *shape, const call *c, int back, npy_intp from_floa
 }
 
 PyDoc_STRVAR(doc_conv_forward,
-             "conv_forward(x, weight, bias, form, groups, variant, part, finish=None, out=None, n_threads=1)\n--\n\n"
+             "conv_forward(x, weight, bias, form, groups, variant, part, finish=None, out=None, n_threads=1, "
+             "packed=None)\n--\n\n"
              "Convolution of a weight variant; see semanticlens._kernels.contract.conv_forward.");
 
 static PyObject *
 py_conv_forward(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"x",    "weight", "bias", "form",      "groups", "variant",
-                            "part", "finish", "out",  "n_threads", NULL};
-    PyObject *x_in, *w_in, *bias_in, *finish = Py_None, *out = Py_None, *result = NULL;
+                            "part", "finish", "out",  "n_threads", "packed", NULL};
+    PyObject *x_in, *w_in, *bias_in, *finish = Py_None, *out = Py_None, *packed_in = Py_None, *result = NULL;
     call c = {.n_threads = 1};
     sl_conv_shape s = {0};
     npy_intp dims[4], h, w;
     int seen = 0, part = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO(nnnnnnnn)n(if)i|OOi:conv_forward", names, &x_in, &w_in,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO(nnnnnnnn)n(if)i|OOiO:conv_forward", names, &x_in, &w_in,
                                      &bias_in, &s.stride_h, &s.stride_w, &s.top, &s.left, &s.bottom, &s.right,
                                      &s.dilation_h, &s.dilation_w, &s.groups, &seen, &c.variant.gamma, &part, &finish,
-                                     &out, &c.n_threads)) {
+                                     &out, &c.n_threads, &packed_in)) {
         return NULL;
     }
     c.variant.seen = (sl_seen)seen, c.part.seen = (sl_seen)part;
     c.left = sl_f32(x_in, 0, 0, "x");
     c.weight = c.left != NULL ? sl_f32(w_in, 0, 0, "weight") : NULL;
     c.bias = c.weight != NULL ? sl_f32(bias_in, 1, 1, "bias") : NULL;
+    c.packed = PyErr_Occurred() == NULL ? sl_f32(packed_in, 1, 1, "packed") : NULL;
     if (PyErr_Occurred() || read_finish(finish, &c.finish) < 0 || !is_4d(c.left, "x") || !is_4d(c.weight, "weight") ||
         conv_shape(PyArray_DIMS(c.left), c.weight, &s, &h, &w) < 0 || sl_shape_is(c.bias, 1, &s.outputs, "bias") < 0) {
+        goto done;
+    }
+    if (c.packed != NULL &&
+        sl_winograd_packed_check(&s, 0, c.variant, PyArray_DATA(c.packed), PyArray_SIZE(c.packed)) != SL_OK) {
+        PyErr_SetString(PyExc_ValueError,
+                        "packed was not made by winograd.pack for a weight of this shape and variant with "
+                        "this instruction-set tier: pack it again");
         goto done;
     }
     dims[0] = s.batch, dims[1] = s.outputs, dims[2] = h, dims[3] = w;

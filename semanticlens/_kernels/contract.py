@@ -85,17 +85,23 @@ def _finish(finish: Finish | None) -> tuple[Any, ...] | None:
 
 
 def conv_forward(x: F32, weight: F32, bias: F32 | None = None, form: Form = UNIT, *, variant: Variant = PLAIN, part: Variant = PLAIN,
-                 finish: Finish | None = None, out: F32 | None = None, n_threads: int | None = None) -> F32:
-    """(B, C, H, W) -> (B, O, H', W'): ``L_V(part(x)) + bias``, then ``finish``; weights are packed anew in each call."""
+                 packed: F32 | None = None, finish: Finish | None = None, out: F32 | None = None,
+                 n_threads: int | None = None) -> F32:
+    """(B, C, H, W) -> (B, O, H', W'): ``L_V(part(x)) + bias``, then ``finish``.
+
+    Weights are packed anew in each call, unless ``packed`` is what :func:`semanticlens._kernels.winograd.pack` made of the same weight and
+    variant: then the sums go by tiles, see there.
+    """
     return _core.conv_forward(x, weight, bias, *form.args(), variant.args(), part.args()[0], _finish(finish), out,
-                              resolve_threads(n_threads))
+                              resolve_threads(n_threads), packed)
 
 
 def conv_adjoint(s: F32, weight: F32, size: tuple[int, int], form: Form = UNIT, *, variant: Variant = PLAIN, part: Variant = PLAIN,
                  packed: F32 | None = None, finish: Finish | None = None, out: F32 | None = None, n_threads: int | None = None) -> F32:
     """(B, O, H', W') -> (B, C, H, W) with ``size`` = (H, W): ``L_V^T(part(s))``, then ``finish``.
 
-    ``packed`` is what :func:`pack_conv_adjoint` made of the same weight, size, form and variant.
+    ``packed`` is what :func:`pack_conv_adjoint` made of the same weight, size, form and variant, or
+    :func:`semanticlens._kernels.winograd.pack` with ``back``: then the sums go by tiles, see there.
     """
     return _core.conv_adjoint(s, weight, size, *form.args(), variant.args(), part.args()[0], packed, _finish(finish), out,
                               resolve_threads(n_threads))

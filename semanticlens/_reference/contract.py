@@ -80,3 +80,21 @@ def conv_parameter(s: Array, x: Array, kernel: Pair, *, stride: Pair = (1, 1), p
     for u, v, rows, columns in _taps(x.shape[2:], kernel, s.shape[2:], stride, padding, dilation):
         f[..., u, v] = np.einsum("bgohw,bgchw->goc", grouped, padded[:, :, :, rows, columns], optimize=True)
     return f.reshape(groups * outputs, channels, *kernel)
+
+
+WINOGRAD_B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+WINOGRAD_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+WINOGRAD_A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
+
+
+def winograd(x: Array, weight: Array, padding: Quad = (0, 0, 0, 0)) -> Array:
+    """A 3 x 3 convolution by tiles of 2 x 2 outputs, as in ``sl_winograd.h``: ``A^T [sum_c (G w G^T) * (B^T d B)] A`` of every tile."""
+    top, left, bottom, right = padding
+    height, width = x.shape[2] + top + bottom - 2, x.shape[3] + left + right - 2
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom + height % 2), (left, right + width % 2)))
+    tiles = np.lib.stride_tricks.sliding_window_view(padded, (4, 4), (2, 3))[:, :, ::2, ::2]
+    values = np.einsum("ui,bcyxij,vj->bcyxuv", WINOGRAD_B, tiles, WINOGRAD_B, optimize=True)
+    weights = np.einsum("ui,ocij,vj->ocuv", WINOGRAD_G, weight, WINOGRAD_G, optimize=True)
+    products = np.einsum("bcyxuv,ocuv->boyxuv", values, weights, optimize=True)
+    y = np.einsum("iu,boyxuv,jv->boyixj", WINOGRAD_A, products, WINOGRAD_A, optimize=True)
+    return y.reshape(*y.shape[:2], 2 * y.shape[2], -1)[:, :, :height, :width]

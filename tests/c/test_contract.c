@@ -43,7 +43,7 @@ one_convolution(const sl_conv_shape *shape)
           *again = filled(n_x, 6), *f = filled(n_w, 7);
     double expected, size;
 
-    CHECK(sl_conv_forward_f32(shape, x, weight, PLAIN, PLAIN, NULL, NULL, z, 1) == SL_OK);
+    CHECK(sl_conv_forward_f32(shape, x, weight, NULL, PLAIN, PLAIN, NULL, NULL, z, 1) == SL_OK);
     CHECK(sl_conv_adjoint_f32(shape, s, weight, NULL, PLAIN, PLAIN, NULL, g, 1) == SL_OK);
     CHECK(sl_conv_parameter_f32(shape, s, x, f, 1) == SL_OK);
     expected = product_of(s, z, n_z);

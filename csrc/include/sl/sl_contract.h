@@ -66,15 +66,18 @@ sl_status sl_dense_parameter_f32(const float *s, ptrdiff_t m, ptrdiff_t n, const
                                  int n_threads);
 
 /* --- convolution: shape, x, w, bias as in sl_conv.h; s and z (B, O, H', W')
- * Forward of V and part(x).  Weights are packed anew in each call. */
-sl_status sl_conv_forward_f32(const sl_conv_shape *shape, const float *x, const float *w, sl_variant variant,
-                              sl_variant part, const float *bias, const sl_finish *finish, float *z, int n_threads);
+ * Forward of V and part(x).  packed: what sl_winograd_pack_f32 made of w for this variant, and then the sums are those of sl_winograd.h; or NULL: then the
+ * weights are packed for this call and the sums are those of sl_conv.h. */
+sl_status sl_conv_forward_f32(const sl_conv_shape *shape, const float *x, const float *w, const float *packed,
+                              sl_variant variant, sl_variant part, const float *bias, const sl_finish *finish, float *z,
+                              int n_threads);
 
 /* g[b,c,y,x] = sum over the (o,u,v,i,j) with y = i sh + u dh - top, x = j sw + v dw - left of part(s[b,o,i,j]) V[o,c,u,v].
  *
  * A convolution of stride (sh, sw) is walked back as sh * sw convolutions of stride 1, one for each remainder of (y + top, x + left), whose kernels
  * are the taps that reach it, in reverse; their results are interleaved.  No product with the zeros between strided positions is formed.
- * packed: what sl_conv_adjoint_pack_f32 made of w for this shape and variant, or NULL: then the weights are packed for this call.
+ * packed: what sl_conv_adjoint_pack_f32 made of w for this shape and variant, or NULL: then the weights are packed for this call; or what
+ * sl_winograd_pack_f32 made of them, and then the sums are those of sl_winograd.h.
  * Allocates, beside one tile's patches per thread, the picture-sized results of the remainders where a stride is above 1. */
 sl_status sl_conv_adjoint_f32(const sl_conv_shape *shape, const float *s, const float *w, const float *packed,
                               sl_variant variant, sl_variant part, const sl_finish *finish, float *g, int n_threads);

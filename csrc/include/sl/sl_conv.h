@@ -34,11 +34,12 @@ sl_status sl_conv_packed_size(const sl_conv_shape *shape, ptrdiff_t *size);
 /* packed (sl_conv_packed_size floats, > 0) from w (O, C / G, kh, kw); no overlap. */
 sl_status sl_conv_pack_f32(const sl_conv_shape *shape, const float *w, float *packed);
 
-/* SL_OK if the buffer of `size` floats was packed by this tier for weights of this shape, else SL_ERR_ARG. */
+/* SL_OK if the buffer of `size` floats was packed by this tier for weights of this shape, here or in sl_winograd.h, else SL_ERR_ARG. */
 sl_status sl_conv_packed_check(const sl_conv_shape *shape, const float *packed, ptrdiff_t size);
 
 /* The convolution.  x (B, C, H, W), w, bias (O) or NULL, addend (B, O, H', W') or NULL, y (B, O, H', W') written in full.
- * packed: what sl_conv_pack_f32 made of w, or NULL: then w is packed for this call (cost about one pass over w per call).
+ * packed: what sl_conv_pack_f32 made of w, or NULL: then w is packed for this call (cost about one pass over w per call); or what
+ * sl_winograd_pack_f32 made of it, and then numerics, NaN and memory are those of sl_winograd.h.
  * y may be addend, and must overlap nothing else.  Allocates per thread: one tile's patches, below 2 MB for the usual shapes.
  * SL_ERR_ARG as above, n_threads < 1, or `packed` of another tier or shape; SL_ERR_OVERFLOW; SL_ERR_NOMEM.  A refused call writes nothing. */
 sl_status sl_conv2d_f32(const sl_conv_shape *shape, const float *x, const float *w, const float *packed,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from semanticlens._kernels import contract
+from semanticlens._kernels import contract, winograd
 from semanticlens._kernels.contract import Finish, Form
 from semanticlens._reference import contract as plain
 from semanticlens.nn.ops.norm import affine
@@ -37,7 +37,10 @@ def _conv2d_to(
 
 
 def _pack_conv2d(call: Call, shape: tuple[int, ...]) -> Array | None:
-    return contract.pack_conv_adjoint(call.params["weight"], (shape[2], shape[3]), _form(call))
+    weight, size, form = call.params["weight"], (shape[2], shape[3]), _form(call)
+    if winograd.pays(weight.shape, size, form, back=True):
+        return winograd.pack(weight, groups=form.groups, back=True)
+    return contract.pack_conv_adjoint(weight, size, form)
 
 
 def _conv2d(

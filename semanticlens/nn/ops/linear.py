@@ -6,10 +6,37 @@ import math
 from collections.abc import Sequence
 
 from semanticlens._kernels import nn as kernels
+from semanticlens._kernels import winograd
+from semanticlens._kernels.contract import Form
 from semanticlens._reference import nn as plain
 from semanticlens.nn import attrs as check
 from semanticlens.nn import shapes
-from semanticlens.nn.ops.table import F32, Array, Attr, Call, Op, register_op
+from semanticlens.nn.ops.table import F32, Array, Attr, Attrs, Call, Op, register_op
+
+
+class _ConvPack:
+    """Packed weights, made when a picture of some size first comes; two threads may both make them, with equal result.
+
+    Whether by patches or by tiles (see ``_kernels.winograd``) is decided by shapes alone, so results do not depend on where or when.
+    """
+
+    def __init__(self, weight: F32, groups: int) -> None:
+        self._weight, self._groups = weight, groups
+        self._packed: dict[bool, F32 | None] = {}
+        self._chosen: dict[tuple[int, ...], F32 | None] = {}
+
+    def get(self, size: tuple[int, ...], attrs: Attrs) -> F32 | None:
+        if size not in self._chosen:
+            form = Form(attrs["stride"], attrs["padding"], attrs["dilation"], attrs["groups"])
+            tiles = winograd.pays(self._weight.shape, (size[0], size[1]), form)
+            if tiles not in self._packed:
+                self._packed[tiles] = (
+                    winograd.pack(self._weight, groups=self._groups)
+                    if tiles
+                    else kernels.pack_conv2d(self._weight, groups=self._groups)
+                )
+            self._chosen[size] = self._packed[tiles]
+        return self._chosen[size]
 
 
 def _conv2d(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
@@ -24,7 +51,7 @@ def _conv2d(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F
         groups=a["groups"],
         activation=call.activation,
         addend=xs[1] if len(xs) > 1 else None,
-        packed=call.prepared,
+        packed=call.prepared.get(xs[0].shape[2:], a),
         out=out,
         n_threads=n_threads,
     )
@@ -94,7 +121,7 @@ register_op(
         fuses_activation=True,
         fuses_add=True,
         resolve=shapes.resolve_conv2d,
-        prepare=lambda params, attrs: kernels.pack_conv2d(params["weight"], groups=attrs["groups"]),
+        prepare=lambda params, attrs: _ConvPack(params["weight"], attrs["groups"]),
         numpy=_plain_conv2d,
         flops=lambda attrs, params, inputs, shape: 2 * math.prod(shape) * math.prod(params["weight"][1:]),
         aten=("conv2d", "convolution"),
