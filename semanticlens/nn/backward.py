@@ -368,7 +368,8 @@ def gradient(
         graph, edited = insert(graph, changed, batch.shape[1:])
         values = {name: edited.get(value, value) if value != INPUT else value for name, value in values.items()}
         end = edited.get(end, end)
-    result = run(net, graph, batch, target, tuple(dict.fromkeys(values.values())), end, params, segments, n_threads)
+    with np.errstate(all="ignore"):  # what overflows is infinite, as in a run
+        result = run(net, graph, batch, target, tuple(dict.fromkeys(values.values())), end, params, segments, n_threads)
     return replace(result, arrays={name: result.arrays[value] for name, value in values.items()})
 
 

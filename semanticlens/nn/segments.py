@@ -196,7 +196,7 @@ def split(links: Sequence[Link], keep: frozenset[str], shapes: Mapping[str, tupl
     if segments != "auto" and (isinstance(segments, (bool, str)) or not isinstance(segments, int) or segments < 1):
         raise ValueError(f"segments={segments!r}: must be a whole number of at least 1, or 'auto'")
     most = len(links)
-    numbers: Iterable[int] = range(1, max(1, min(MOST, most)) + 1) if segments == "auto" else (int(segments),)
+    numbers: Iterable[int] = range(1, max(1, min(MOST, most)) + 1) if segments == "auto" else (max(1, min(int(segments), most)),)
     size = {link.name: math.prod(shapes[link.name][1:]) for link in links}
     return min((_cut(links, keep, size, number) for number in numbers), key=lambda cut: cut.values)
 
