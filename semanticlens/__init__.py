@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from semanticlens._errors import (
         DataError,
         LayerNotFoundError,
+        MemoryLimitError,
         MismatchError,
         MissingExtraError,
         ModelFileError,
@@ -38,7 +39,8 @@ _NAMES = {
     "load": "nn.load", "Network": "nn.network",
     "collect": "lens.collect", "ConceptExamples": "lens.examples", "ConceptDB": "lens.database",
     "SemanticLensError": "_errors", "ModelFileError": "_errors", "UnsupportedOperationError": "_errors", "DataError": "_errors",
-    "MismatchError": "_errors", "LayerNotFoundError": "_errors", "MissingExtraError": "_errors", "NumericalError": "_errors",
+    "MismatchError": "_errors", "LayerNotFoundError": "_errors", "MemoryLimitError": "_errors", "MissingExtraError": "_errors",
+    "NumericalError": "_errors",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "ConceptExamples",
     "DataError",
     "LayerNotFoundError",
+    "MemoryLimitError",
     "MismatchError",
     "MissingExtraError",
     "ModelFileError",

@@ -49,6 +49,10 @@ class NumericalError(SemanticLensError, ArithmeticError):
     """A result is undefined for these numbers, for example because weights or inputs are NaN."""
 
 
+class MemoryLimitError(SemanticLensError, MemoryError):
+    """A run would need more memory than is allowed; the message says how many bytes. Nothing was allocated."""
+
+
 class MissingExtraError(SemanticLensError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

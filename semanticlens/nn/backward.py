@@ -2,11 +2,12 @@
 
 The forward run keeps only what the operations on the way read (``Op.keeps``); values are let go as soon as the walk has
 passed them.  Sums of gradients at branches and the slopes of ReLUs are formed while the adjoints of convolutions and
-dense layers write their results.
+dense layers write their results.  In segments (see :mod:`semanticlens.nn.segments`) less is kept and computed again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,10 +20,13 @@ from semanticlens._errors import UnsupportedOperationError
 from semanticlens._kernels import adjoint as kernels
 from semanticlens._kernels import nn as forward_kernels
 from semanticlens._kernels.contract import Finish
-from semanticlens.nn.graph import INPUT, Checked, check_graph
+from semanticlens.nn.changed import insert
+from semanticlens.nn.edit import Edit, by_node
+from semanticlens.nn.graph import INPUT, Checked, check_graph, check_reached
 from semanticlens.nn.inputs import check_double, check_input
-from semanticlens.nn.ops import Call
+from semanticlens.nn.memory import check_bytes
 from semanticlens.nn.ops.back_pointwise import slope
+from semanticlens.nn.segments import Double, Forward, Link, Single, Split, split
 
 if TYPE_CHECKING:
     from semanticlens.nn.network import Network
@@ -46,30 +50,18 @@ class Gradients:
         Gradients by the parameters, summed over the batch; empty unless asked for.
     peak_bytes : int
         Most bytes of values, gradients and working memory that were held at a time, without the parameters.
+    segments : int
+        In how many segments the forward run was; all but the last were computed twice.
     """
 
     arrays: Mapping[str, Array]
     value: Array
     params: Mapping[str, Array]
     peak_bytes: int
+    segments: int = 1
 
     def __getitem__(self, name: str) -> Array:
         return self.arrays[name]
-
-
-@dataclass(frozen=True)
-class Link:
-    """One call of the forward run, as the walk sees it: an operation, perhaps with an addition and an activation behind it."""
-
-    name: str
-    head: Checked
-    call: Call
-    sources: tuple[str, ...]
-
-    @property
-    def own(self) -> int:
-        """Inputs of the operation itself: one fewer than all where an addition was merged."""
-        return len(self.head.node.inputs)
 
 
 @dataclass(frozen=True)
@@ -337,43 +329,6 @@ class Walk:
 # ---------------------------------------------------------------- forward
 
 
-def _links_double(net: Network, route: Route, x: Array, of: str) -> tuple[list[Link], dict[str, Array]]:
-    """Every node in plain NumPy and float64; returns the links and the values that are kept."""
-    values: dict[str, Array] = {INPUT: x}
-    last = {source: i for i, item in enumerate(route.graph) for source in item.node.inputs}
-    links = []
-    for i, item in enumerate(route.graph):
-        if item.op.numpy is None:
-            raise UnsupportedOperationError(
-                f"node {item.node.name!r}: operation {item.op.name!r} has no form in NumPy (Op.numpy), so float64 cannot be had"
-            )
-        xs = [values[source] for source in item.node.inputs]
-        call = _call_double(net, item, xs)
-        values[item.node.name] = np.ascontiguousarray(item.op.numpy(call, xs))
-        links.append(Link(item.node.name, item, call, item.node.inputs))
-        for source in set(item.node.inputs):
-            if last[source] == i and source not in route.keep and source != of:
-                del values[source]
-    return links, {name: value for name, value in values.items() if name in route.keep or name == of}
-
-
-def _call_double(net: Network, item: Checked, xs: Sequence[Array]) -> Call:
-    params = {role: net.params[key] for role, key in item.node.params.items()}
-    attrs = item.attrs
-    if item.op.resolve is not None:
-        attrs = item.op.resolve(attrs, {r: p.shape for r, p in params.items()}, [x.shape[1:] for x in xs])
-    return Call(dict(attrs), {role: param.astype(np.float64) for role, param in params.items()})
-
-
-def _links_single(
-    net: Network, route: Route, x: Array, of: str, wrt: frozenset[str], n_threads: int
-) -> tuple[list[Link], dict[str, Array], int]:
-    plan = net._plan(route.keep | {of}, x.shape[1:], edited=wrt)
-    values = plan.execute([x], n_threads, net._scratch, share=True)
-    links = [Link(step.name, step.head, step.call, step.sources) for step in plan.steps]
-    return links, values, 4 * len(x) * plan.block
-
-
 def _prepared(net: Network, link: Link, shape: tuple[int, ...]) -> Any:
     """Parameters of a node prepared for the walk back, made once for each size of its input."""
     prepare = link.head.op.prepare_through
@@ -393,58 +348,93 @@ def gradient(
     wrt: str | Iterable[str],
     of: str,
     params: bool,
+    edits: Iterable[Edit],
     dtype: str,
+    segments: int | str,
     n_threads: int,
 ) -> Gradients:
     """See :meth:`semanticlens.nn.Network.gradient`."""
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
-    if net._edits:
-        raise UnsupportedOperationError(
-            "gradients do not pass the edits this network was made with; take the gradient of the network without them"
-        )
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     if not names and not params:
         raise ValueError("wrt is empty: name at least one value, or ask for params=True")
-    values = {name: net.resolve(name) for name in names}
+    values, end = {name: net.resolve(name) for name in names}, net.resolve(of)
+    changed = by_node((*net._edits, *((edits,) if isinstance(edits, Edit) else edits)), net.resolve)
+    check_reached(net._graph, changed, frozenset((end,)), (INPUT,))
     batch = check_input(net, x) if dtype == "float32" else check_double(net, x)
-    result = run(net, batch, target, tuple(dict.fromkeys(values.values())), net.resolve(of), params, n_threads)
+    graph = net._graph if None not in net.input_shape else check_graph(net.nodes, net.params, batch.shape[1:])
+    if changed:  # a value is what its edits leave of it, the input what was passed
+        graph, edited = insert(graph, changed, batch.shape[1:])
+        values = {name: edited.get(value, value) if value != INPUT else value for name, value in values.items()}
+        end = edited.get(end, end)
+    with np.errstate(all="ignore"):  # what overflows is infinite, as in a run
+        result = run(net, graph, batch, target, tuple(dict.fromkeys(values.values())), end, params, segments, n_threads)
     return replace(result, arrays={name: result.arrays[value] for name, value in values.items()})
 
 
 def run(
     net: Network,
+    graph: Sequence[Checked],
     x: Array,
     target: Target | None,
     wrt: Sequence[str],
     of: str,
     params: bool,
+    segments: int | str,
     n_threads: int,
 ) -> Gradients:
-    """The gradient for a checked batch; ``wrt`` and ``of`` are names of values."""
-    graph = net._graph if None not in net.input_shape else check_graph(net.nodes, net.params, x.shape[1:])
+    """The gradient for a checked batch; ``wrt`` and ``of`` are names of values in ``graph``, whose shapes hold no None."""
     route = plan_route(graph, of, wrt, params)
     apart = frozenset(wrt)
+    forward: Forward
     if x.dtype == np.float64:
-        links, values = _links_double(net, route, x, of)
-        working = 0
+        forward = Double(net, route.graph, x.shape[1:])
     else:
-        links, values, working = _links_single(net, route, x, of, apart, n_threads)
+        forward = Single(net, route.graph, route.keep | {of}, apart, x.shape[1:], n_threads)
     shapes = {INPUT: x.shape, **{item.node.name: (len(x), *item.shape) for item in route.graph}}
+    cut = split(forward.links, route.keep, shapes, segments)
+    _check_memory(forward, cut, shapes, route, len(x))
+    whole = len(cut.bounds) == 2
+    meter = Meter(forward.working(len(x)) if whole else 0)
+    last = route.keep & {link.name for link in forward.links[cut.bounds[-2] :]}
+    records = route.keep | {of} if whole else cut.held | last | {of}
+    values = forward.execute(0, len(forward.links), {INPUT: x}, records)
+    values[INPUT] = x
     value = values[of]
-    meter = Meter(working)
     meter.add(*values.values())
     walk = Walk(route, apart, params, n_threads, meter, shapes, values, prepare=partial(_prepared, net))
     start = cotangent(target, value)
     meter.add(start)
-    walk.expect(links)
+    walk.expect(forward.links)
     walk.cotangents[of] = _Cotangent(start, True)
-    walk.back(links)
+    for j in reversed(range(len(cut.bounds) - 1)):
+        first, end = cut.bounds[j : j + 2]
+        if end < len(forward.links):
+            _again(walk, forward, first, end)
+        walk.back(forward.links[first:end])
     if INPUT in apart:
         if INPUT not in walk.cotangents:
             raise ValueError("wrt='input': the network takes whole numbers (token ids), which have no gradient; name an inner value")
         walk._find(INPUT, walk.cotangents[INPUT])
-    return Gradients(walk.found, value, walk.by_params, meter.peak)
+    return Gradients(walk.found, value, walk.by_params, meter.peak, len(cut.bounds) - 1)
+
+
+def _again(walk: Walk, forward: Forward, first: int, end: int) -> None:
+    """Compute what the walk reads of a segment once more, unless it is held."""
+    names = frozenset(link.name for link in forward.links[first:end]) & walk.route.keep - walk.values.keys()
+    if names:
+        found = forward.execute(first, end, walk.values, names)
+        walk.meter.add(*found.values())
+        walk.values.update(found)
+
+
+def _check_memory(forward: Forward, cut: Split, shapes: Mapping[str, tuple[int, ...]], route: Route, batch: int) -> None:
+    """Refuse before the first run: kept values, and the gradient by the largest value on the way."""
+    largest = max(math.prod(shapes[name]) for name in route.wanted | {INPUT})
+    need = forward.working(batch) * (len(cut.bounds) == 2) + forward.itemsize * (cut.values * batch + largest)
+    remedy = "pass a smaller batch or smaller inputs" + (", or segments='auto'" if len(cut.bounds) == 2 else "")
+    check_bytes(need, "this gradient", remedy)
 
 
 def cotangent(target: Target | None, value: Array) -> Array:

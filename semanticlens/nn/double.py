@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from semanticlens._errors import UnsupportedOperationError
 from semanticlens.nn.edit import Edits, apply_all
 from semanticlens.nn.graph import INPUT, Checked
+from semanticlens.nn.memory import check_bytes
 from semanticlens.nn.ops import Call
 
 __all__ = ["evaluate"]
@@ -38,6 +40,7 @@ def evaluate(
     for item in reversed(graph):
         if item.node.name in needed:
             needed.update(item.node.inputs)
+    check_bytes(8 * len(x) * _held(graph, shapes, needed, records, last), "this run in float64")
     values: dict[str, F64] = {INPUT: apply_all(edits.get(INPUT, ()), x)}
     for i, item in enumerate(graph):
         if item.node.name not in needed:
@@ -49,6 +52,23 @@ def evaluate(
             if last[source] <= i and source not in records:
                 values.pop(source, None)
     return {name: np.array(values[name], order="C") for name in records}
+
+
+def _held(
+    graph: Sequence[Checked], shapes: Mapping[str, Any], needed: set[str], records: frozenset[str], last: Mapping[str, int]
+) -> int:
+    """The most values per sample that are held at a time."""
+    held = peak = int(math.prod(shapes[INPUT]))
+    alive = {INPUT}
+    for i, item in enumerate(graph):
+        if item.node.name in needed:
+            alive.add(item.node.name)
+            held += math.prod(item.shape)  # type: ignore[arg-type]
+            peak = max(peak, held)
+            gone = {name for name in item.node.inputs if last[name] <= i and name not in records} & alive
+            alive -= gone
+            held -= sum(math.prod(shapes[name]) for name in gone)
+    return peak
 
 
 def _node(

@@ -93,6 +93,40 @@ class Edit:
             raise DataError(f"{self.kind} at {self.node!r}: {wrong} (its value has shape {values.shape[1:]})") from None
         return result
 
+    def adjoint(self, grad: Array) -> Array:
+        """The transposed Jacobian of :meth:`apply` times a gradient (B, ...) by the edited value.
+
+        An edit is linear in the value but for a constant, so that no value is needed; what it puts in is constant.
+        """
+        result: Array = grad.copy(order="C")
+        view = np.moveaxis(result, self._component_axis(result.ndim), -1)
+        place = self._index(view, result.ndim)
+        whole: Any = slice(None) if place is None else place
+        part = view[whole]
+        if self.direction is not None:
+            if self.kind != "add":
+                factor = self.factor - 1.0 if self.kind == "scale" else -1.0
+                along = part.astype(np.float64) @ self.direction.astype(np.float64)
+                view[whole] = part + factor * along[..., None] * self.direction
+        elif self.kind == "scale":
+            view[whole] = part * part.dtype.type(self.factor)
+        elif self.kind == "ablate" and self.value is None:
+            self._mean_adjoint(view, whole, part)
+        elif self.kind != "add":
+            view[whole] = 0
+        return result
+
+    def _mean_adjoint(self, view: Array, whole: Any, part: Array) -> None:
+        """Each place of the edited part was the mean of all places."""
+        axes = tuple(range(1, view.ndim - 1))
+        if not axes:
+            return
+        edited = np.zeros_like(view)
+        edited[whole] = part
+        view[whole] = 0
+        places = view.size // (len(view) * view.shape[-1])
+        view += (edited.sum(axis=axes, keepdims=True, dtype=np.float64) / places).astype(view.dtype)
+
     # ------------------------------------------------------------ the work
 
     def _edit(self, result: Array) -> None:
@@ -192,6 +226,8 @@ def _within(indices: Sequence[int], size: int, what: str) -> NDArray[np.intp]:
     for index in indices:
         if not -size <= index < size:
             raise _Wrong(f"{what} {index} does not exist among {size}")
+    if not what.startswith("position") and len({index % size for index in indices}) != len(indices):
+        raise _Wrong(f"{what}: {list(indices)} name one of {size} twice")
     return np.asarray([index % size for index in indices], np.intp)
 
 
@@ -201,6 +237,8 @@ def _indices(given: Any, what: str) -> tuple[int, ...] | None:
     items = np.asarray(given)
     if items.size == 0 or items.ndim > 1 or not np.issubdtype(items.dtype, np.integer):
         raise ValueError(f"{what}={given!r}: must be a whole number or a list of them")
+    if np.unique(items).size != items.size:
+        raise ValueError(f"{what}={given!r}: names one twice")
     return tuple(int(index) for index in items.ravel())
 
 

@@ -346,11 +346,15 @@ class Network:
         changed = by_node((*self._edits, *((edits,) if isinstance(edits, Edit) else edits)), self.resolve)
         check_reached(self._graph, changed, wanted, (INPUT,))
         if dtype == "float64":
-            values = self._run_double(x, wanted, changed)
+            from semanticlens.nn.double import evaluate
+
+            wide = check_double(self, x)
+            graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, wide.shape[1:])
+            values: dict[str, Any] = dict(evaluate(graph, self.params, wide, wanted, changed))
         else:
             batch = check_input(self, x)
             plan = self._plan(wanted, batch.shape[1:], edited=frozenset(changed))
-            values = plan.execute((batch,), threads, self._scratch, changed)
+            values = dict(plan.execute((batch,), threads, self._scratch, changed))
         return {name: values[target] for name, target in targets.items()}
 
     def run_from(
@@ -442,15 +446,6 @@ class Network:
             raise ValueError("record is empty: name at least one node, or leave it out for the output")
         return {name: self.resolve(name) for name in names}
 
-    def _run_double(
-        self, x: ArrayLike, records: frozenset[str], edits: Mapping[str, Sequence[Edit]]
-    ) -> dict[str, NDArray[Any]]:
-        from semanticlens.nn.double import evaluate
-
-        array = check_double(self, x)
-        graph = self._graph if None not in self.input_shape else check_graph(self.nodes, self.params, array.shape[1:])
-        return evaluate(graph, self.params, array, records, edits)
-
     def gradient(
         self,
         x: ArrayLike,
@@ -459,7 +454,9 @@ class Network:
         *,
         of: str = OUTPUT,
         params: bool = False,
+        edits: Iterable[Edit] = (),
         dtype: str = "float32",
+        segments: int | str = 1,
         n_threads: int | None = None,
     ) -> Gradients:
         """Gradients of outputs by the input, inner values and parameters: vector-Jacobian products, one per sample.
@@ -476,25 +473,30 @@ class Network:
             The value that is differentiated, if it is not the output.
         params : bool
             Also by the parameters, summed over the batch.
-        dtype : {"float32", "float64"}
-            As in :meth:`run`.
+        edits, dtype
+            As in :meth:`run`; the gradient by an edited node is the one by its edited value, what edits put in is constant.
+        segments : int or "auto"
+            Keep less: compute all but the last of so many segments twice ("auto": as many as hold the least); same bits.
         n_threads : int, optional
 
         Returns
         -------
         Gradients
-            ``result["input"]``, ``result["blocks.3"]``, ..., ``result.params``, ``.value`` and ``.peak_bytes``.
+            ``result["input"]``, ..., ``result.params``, ``.value`` and ``.peak_bytes``.
 
         Raises
         ------
         UnsupportedOperationError
-            If an operation on the way has no adjoint (the message names the node), or the network carries edits.
+            If an operation on the way has no adjoint; the message names the node.
+        MemoryLimitError
+            If more memory would be needed than :func:`semanticlens.nn.memory.allowed` says.
         ValueError
             If ``target`` does not fit, or ``of`` does not depend on a name in ``wrt``; else as :meth:`run`.
         """
         from semanticlens.nn import backward
 
-        return backward.gradient(self, x, target, wrt, of, params, dtype, resolve_threads(n_threads))
+        threads = resolve_threads(n_threads)
+        return backward.gradient(self, x, target, wrt, of, params, edits, dtype, segments, threads)
 
     def stream(
         self,

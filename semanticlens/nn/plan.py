@@ -12,6 +12,7 @@ import math
 from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from semanticlens._errors import NumericalError
 from semanticlens.nn.edit import Edits, apply_all
 from semanticlens.nn.graph import INPUT, Checked
+from semanticlens.nn.memory import check_bytes
 from semanticlens.nn.ops import ACTIVATIONS, Call, Forward, Op
 from semanticlens.nn.shapes import Attrs
 
@@ -81,6 +83,7 @@ class Plan:
     records: Mapping[str, int]
     copies: frozenset[str]
     block: int  # floats of working memory per sample
+    peak: int  # floats per sample that are held at a time: the block, records, results of operations that allocate
 
     def execute(
         self,
@@ -95,6 +98,7 @@ class Plan:
 
         With ``share`` records may share memory with each other and with ``given``: for callers who only read them.
         """
+        check_bytes(4 * given[0].shape[0] * self.peak, "this run")
         with np.errstate(all="ignore"):  # what overflows is infinite, in NumPy's operations without a warning too
             return self._execute(given, n_threads, scratch, edits or {}, share)
 
@@ -216,7 +220,9 @@ def compile_plan(
         for i, (group, (memory, place)) in enumerate(zip(groups, places, strict=True), first)
     )
     wanted = {name: number[name] for name in (INPUT, *(item.node.name for item in graph)) if name in records}
-    return Plan(tuple(given), steps, wanted, layout.sharing(wanted), block)
+    copies = layout.sharing(wanted)
+    peak = block + layout.allocated([memory for memory, _ in places]) + sum(math.prod(shapes[name]) for name in copies)
+    return Plan(tuple(given), steps, wanted, copies, block, peak)
 
 
 def _call(
@@ -367,6 +373,16 @@ class _Layout:
             insort(placed, (offset, offset + size, first, last))
             result[root] = offset
         return result, max((end for _, end, _, _ in placed), default=0)
+
+    def allocated(self, memory: Sequence[int]) -> int:
+        """The most floats that arrays of their own hold at a time: records, and what operations allocate."""
+        change = [0] * (len(self.root) + 1)
+        for i, kind in enumerate(memory, self.first):
+            if self.root[i] == i and kind in (_FRESH, _OWN):
+                change[i] += self.size[i]
+                if i not in self.kept:
+                    change[max(i, *(self.last[value] for value in self.members[i])) + 1] -= self.size[i]
+        return max(accumulate(change))
 
     def sharing(self, wanted: Mapping[str, int]) -> frozenset[str]:
         """Records that share memory with the input or with an earlier record: they are copied."""
