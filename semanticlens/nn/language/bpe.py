@@ -88,6 +88,8 @@ class ClipTokenizer:
         )
 
     def _word(self, word: str) -> list[int]:
+        if word in (_BEGIN, _END):
+            return [self.ids[word]]
         if word not in self._cache:
             if len(self._cache) > 100_000:
                 self._cache.clear()
@@ -123,6 +125,7 @@ def _words(text: str) -> Iterator[str]:
         char = text[place]
         special = next((mark for mark in (_BEGIN, _END) if text.startswith(mark, place)), None)
         ending = next((end for end in _ENDINGS if text.startswith(end, place)), None)
+        ending = ending or ("'s" if text.startswith("'ſ", place) else None)  # the long s, whose capital is S too
         if char.isspace():
             place += 1
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +13,10 @@ from semanticlens.nn.language.merges import merge
 from semanticlens.nn.language.sentencepiece import Unigram
 from semanticlens.nn.language.tokenizers import MAX_TOKENS
 
-__all__ = ["Words", "model"]
+__all__ = ["MAX_FILE", "MAX_ID", "Words", "from_merges", "model", "packed", "parsed", "vocabulary"]
 
 Words = Callable[[str], "list[int]"]
-MAX_ID = 1 << 24
+MAX_ID, MAX_FILE = 1 << 24, 256 << 20
 _KEPT = 100_000  # words whose pieces are remembered
 _SHORT = 64  # characters of a word that is remembered
 
@@ -193,3 +194,32 @@ def _unigram(item: Entry) -> tuple[Words, dict[str, int]]:
         return result
 
     return _remembered(pieces), vocab
+
+
+def parsed(source: bytes) -> dict[str, Any]:
+    """The object of a file."""
+    if len(source) > MAX_FILE:
+        raise ModelFileError(f"a tokeniser of more than {MAX_FILE:,} bytes")
+    try:
+        whole = json.loads(source.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"not valid JSON: {str(error)[:120]}") from None
+    if not isinstance(whole, dict):
+        raise ModelFileError(f"a tokeniser must be an object, not {type(whole).__name__}")
+    return whole
+
+
+def from_merges(vocab: bytes, merges: bytes) -> dict[str, Any]:
+    """The beginnings of a ``tokenizer.json`` from ``vocab.json`` and ``merges.txt``."""
+    words = vocabulary(parsed(vocab), "vocab.json")
+    try:
+        lines = merges.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"merges.txt must be UTF-8 text ({error.reason} at byte {error.start})") from None
+    pairs = [line.rstrip("\r") for i, line in enumerate(lines) if line.strip() and not (i == 0 and line.startswith("#version"))]
+    return {"model": {"type": "BPE", "vocab": words, "merges": pairs}}
+
+
+def packed(made: dict[str, Any]) -> bytes:
+    """A ``tokenizer.json`` as it is saved."""
+    return json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode()

@@ -358,7 +358,7 @@ def _mark_id(value: Any, what: str) -> int:
 def _id(value: Any, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 24:
         raise ModelFileError(f"{what} must be an id, not {str(value)[:60]!r}")
-    return value
+    return int(value)
 
 
 def _template(item: Entry, what: str) -> tuple[list[int], list[int]]:

@@ -52,7 +52,8 @@ def rope(config: Mapping[str, Any], width: int, where: str) -> tuple[float, tupl
         if name not in _ALLOWED[kind] and name not in _SHARED and value is not None and kind != "default":
             raise UnsupportedOperationError(f"{where}: {key}.{name[:60]}={str(value)[:60]!r} is not known here with rope_type={kind!r}")
     if given.get("partial_rotary_factor") not in (None, 1, 1.0):
-        raise UnsupportedOperationError(f"{where}: {key}.partial_rotary_factor={str(given['partial_rotary_factor'])[:60]!r} is not known here")
+        part = str(given["partial_rotary_factor"])[:60]
+        raise UnsupportedOperationError(f"{where}: {key}.partial_rotary_factor={part!r} is not known here")
     read = _Reader({**config, **given}, where)
     base = read("rope_theta", 10000.0)
     if kind == "default":

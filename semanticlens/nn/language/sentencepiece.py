@@ -185,7 +185,7 @@ def _checked(pieces: list[tuple[str, float, int]], found: dict[str, int | bytes]
         raise ModelFileError("a piece occurs twice")
     kind = found.pop("kind", 1)
     if kind not in _KINDS:
-        raise UnsupportedOperationError(f"trainer_spec.model_type={kind} is not known here; known are unigram (1) and bpe (2)")
+        raise UnsupportedOperationError(f"trainer_spec.model_type={kind!r} is not known here; known are unigram (1) and bpe (2)")
     if found.pop("suffix", 0):
         raise UnsupportedOperationError("trainer_spec.treat_whitespace_as_suffix is not known here")
     if not found.get("escape_spaces", 1):
@@ -208,7 +208,7 @@ def _checked(pieces: list[tuple[str, float, int]], found: dict[str, int | bytes]
         if name in found:
             settings[name] = bool(found[name])
     if "unknown_text" in found:
-        settings["unknown_text"] = bytes(found["unknown_text"]).decode("utf-8", errors="replace")  # type: ignore[arg-type]
+        settings["unknown_text"] = bytes(found["unknown_text"]).decode("utf-8", errors="replace")
     settings["charsmap"] = found.get("charsmap", b"")
     return Model(texts, scores, types, _KINDS[int(kind)], unknown=unknown[0], **settings)  # type: ignore[arg-type]
 

@@ -6,7 +6,6 @@ come before and after.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,6 @@ from semanticlens.nn.language.tokenizers import MAX_TOKENS, checked_text
 
 __all__ = ["JsonTokenizer", "gpt2_files"]
 
-MAX_FILE = 256 << 20
 _END_OF_TEXT = "<|endoftext|>"
 
 
@@ -65,7 +63,7 @@ class JsonTokenizer:
         where = "the tokeniser" if isinstance(source, bytes) else str(source)
         self.marks = marks
         try:
-            self._build(_json(self.source))
+            self._build(json_models.parsed(self.source))
         except SemanticLensError as error:
             error.args = (f"{where}: {error.args[0]}",)
             raise
@@ -85,6 +83,11 @@ class JsonTokenizer:
         for number in (*self._before, *self._after):
             if number not in self._tokens:
                 raise ModelFileError(f"post_processor: the id {number} belongs to no token")
+
+    @property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The marks that come before and after a text."""
+        return list(self._before), list(self._after)
 
     @property
     def tokens(self) -> list[str]:
@@ -125,21 +128,9 @@ class JsonTokenizer:
 
 
 def _read(path: Path) -> bytes:
-    if path.stat().st_size > MAX_FILE:
-        raise ModelFileError(f"{path}: a tokeniser of more than {MAX_FILE:,} bytes")
+    if path.stat().st_size > json_models.MAX_FILE:
+        raise ModelFileError(f"{path}: a tokeniser of more than {json_models.MAX_FILE:,} bytes")
     return path.read_bytes()
-
-
-def _json(source: bytes) -> dict[str, Any]:
-    if len(source) > MAX_FILE:
-        raise ModelFileError(f"a tokeniser of more than {MAX_FILE:,} bytes")
-    try:
-        whole = json.loads(source.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"not valid JSON: {str(error)[:120]}") from None
-    if not isinstance(whole, dict):
-        raise ModelFileError(f"a tokeniser must be an object, not {type(whole).__name__}")
-    return whole
 
 
 def _list(value: Any, what: str) -> list[Any]:
@@ -216,14 +207,8 @@ def gpt2_files(vocab: bytes, merges: bytes) -> bytes:
     ModelFileError
         If they are not such files.
     """
-    words = json_models.vocabulary(_json(vocab), "vocab.json")
-    try:
-        lines = merges.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ModelFileError(f"merges.txt must be UTF-8 text ({error.reason} at byte {error.start})") from None
-    pairs = [line.rstrip("\r") for i, line in enumerate(lines) if line.strip() and not (i == 0 and line.startswith("#version"))]
+    made = json_models.from_merges(vocab, merges)
+    words = made["model"]["vocab"]
     level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-    added = [{"id": words[_END_OF_TEXT], "content": _END_OF_TEXT, "special": True}] if _END_OF_TEXT in words else []
-    made = {"added_tokens": added, "normalizer": None, "pre_tokenizer": level, "post_processor": None, "decoder": level,
-            "model": {"type": "BPE", "vocab": words, "merges": pairs}}  # fmt: skip
-    return json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode()
+    made["added_tokens"] = [{"id": words[_END_OF_TEXT], "content": _END_OF_TEXT, "special": True}] if _END_OF_TEXT in words else []
+    return json_models.packed({**made, "pre_tokenizer": level, "decoder": level})

@@ -27,7 +27,7 @@ def load(
     Parameters
     ----------
     path : path-like
-        A bundle (``.safetensors`` written by ``net.save`` or by a language model's ``save``), or weights without a graph (``.pth``, ``.pt``, ``.npz``,
+        A bundle (``.safetensors`` written by ``net.save`` or a model's ``save``), or weights without a graph (``.pth``, ``.pt``, ``.npz``,
         ``.safetensors``) of an architecture in :mod:`semanticlens.nn.zoo`, a checkpoint of llama2.c (``.bin``), or an ONNX
         file (extra ``onnx``).  A folder with ``config.json``, weights and tokeniser of a GPT-2-, llama- or BERT-like model gives
         a language model (or, for BERT, a :class:`semanticlens.nn.language.TextModel`).
