@@ -206,20 +206,18 @@ def gpt2(state: State, config: Config, name: str = "gpt2") -> Network:
 def bert(state: State, config: Config, name: str = "bert") -> Network:
     """Post-norm encoder of one text per row: names as in Hugging Face's BertModel; the output is the last hidden state (T, D).
 
-    All tokens count (no padding) and are of type 0, whose embedding is added to the positions'.
+    All tokens count (no padding) and are of type 0.
     """
     g = _Graph({key.removeprefix("bert."): value for key, value in state.items()})
     e = "embeddings"
     for key in ("position_embeddings", "token_type_embeddings"):
         if f"{e}.{key}.weight" not in g.state:
             raise ModelFileError(f"parameter '{e}.{key}.weight' is missing")
-    places = (
-        np.asarray(g.state[f"{e}.position_embeddings.weight"])
-        + np.asarray(g.state[f"{e}.token_type_embeddings.weight"])[0]
-    )
+    first = np.asarray(g.state[f"{e}.token_type_embeddings.weight"])[:1].reshape(-1)
     x = g.node(f"{e}.word_embeddings", "embedding", "input", {"weight": f"{e}.word_embeddings.weight"})
-    x = g.node(f"{e}.sum", "positions", x, {"weight": g.own(f"{e}.places", places)})
-    dim = int(g.params[f"{e}.places"].shape[1])
+    x = g.node(f"{e}.typed", "scale_shift", x, {"shift": g.own(f"{e}.type", first)})
+    x = g.node(f"{e}.sum", "positions", x, {"weight": f"{e}.position_embeddings.weight"})
+    dim = int(g.params[f"{e}.word_embeddings.weight"].shape[1])
     width = _width(dim, config.n_heads)
 
     def norm(at: str, x: str, name: str) -> str:
@@ -246,7 +244,6 @@ def bert(state: State, config: Config, name: str = "bert") -> Network:
         "position_ids",
         "pooler.dense.weight",
         "pooler.dense.bias",
-        "position_embeddings.weight",
         "token_type_embeddings.weight",
     )
     return g.network(name, x, leftover)

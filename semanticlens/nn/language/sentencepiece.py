@@ -24,7 +24,8 @@ from semanticlens.nn.language.tokenizers import MAX_TOKENS, checked_text
 __all__ = ["SentencePiece", "Unigram", "read_model"]
 
 MAX_FILE = 128 << 20
-MAX_PIECE = 4096  # bytes of one piece
+MAX_PIECE = 512  # bytes of one piece
+_HEAD = 16  # characters of a piece by which most that do not fit are told apart
 SPACE = "\u2581"
 NORMAL, UNKNOWN, CONTROL, DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _KINDS = {1: "unigram", 2: "bpe"}
@@ -255,7 +256,7 @@ class Unigram:
         used = [scores[i] for i in pieces.values() if i not in defined] or [0.0]
         self.low, self.high = self._round(min(used) - 10.0), max(0.0, *used)  # that project's highest score is never below 0
         self.longest = max(map(len, pieces), default=0)
-        self.prefixes = {piece[:n] for piece in pieces for n in range(1, len(piece) + 1)}
+        self.prefixes = {piece[:n] for piece in pieces for n in range(1, min(len(piece), _HEAD) + 1)}
 
     def __call__(self, text: str) -> list[tuple[str, int]]:
         """Pieces and their ids; unknown characters one by one."""
@@ -266,7 +267,7 @@ class Unigram:
             here, alone = best[start], False
             for stop in range(start + 1, min(start + self.longest, count) + 1):
                 piece = text[start:stop]
-                if piece not in self.prefixes:
+                if stop - start <= _HEAD and piece not in self.prefixes:
                     break
                 number = self.pieces.get(piece)
                 if number is None:

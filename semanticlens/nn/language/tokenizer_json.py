@@ -17,10 +17,11 @@ from semanticlens._errors import ModelFileError, SemanticLensError
 from semanticlens.nn.language import json_models, json_pipeline
 from semanticlens.nn.language.json_pipeline import entry, flag, text
 from semanticlens.nn.language.patterns import is_space
-from semanticlens.nn.language.tokenizers import MAX_TOKENS, checked_text
+from semanticlens.nn.language.tokenizers import checked_text
 
 __all__ = ["JsonTokenizer", "gpt2_files"]
 
+MAX_ADDED = 1 << 13  # each is looked for at every place of a text
 _END_OF_TEXT = "<|endoftext|>"
 
 
@@ -134,8 +135,8 @@ def _read(path: Path) -> bytes:
 
 
 def _list(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list) or len(value) > MAX_TOKENS:
-        raise ModelFileError(f"{what} must be a list of at most {MAX_TOKENS:,} entries")
+    if not isinstance(value, list) or len(value) > MAX_ADDED:
+        raise ModelFileError(f"{what} must be a list of at most {MAX_ADDED:,} entries")
     return value
 
 
