@@ -1,4 +1,4 @@
-"""CLIP on our own engine: both towers and the tokeniser, from local files."""
+"""CLIP and SigLIP on our own engine: both towers and the tokeniser, from local files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semanticlens._errors import DataError
-from semanticlens.nn.language.bpe import ClipTokenizer
-from semanticlens.nn.language.clip import image_tower, text_tower
-from semanticlens.nn.load.state_dict import load_state_dict
-from semanticlens.nn.preprocess import Preprocess
+from semanticlens.encoders.clip_files import open_parts
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,28 +23,44 @@ _BATCH = 32
 
 
 class CLIP:
-    """Pictures and texts to vectors of one space, for OpenCLIP checkpoints with a vision transformer (ViT-B-32 and its kind).
+    """Pictures and texts to vectors of one space: CLIP and SigLIP with both towers and the tokeniser.
+
+    Read are OpenCLIP's checkpoints (vision transformers such as ViT-B-32, residual networks such as RN50, SigLIP) and
+    Hugging Face's folders of ``CLIPModel`` and ``SiglipModel``.
 
     Parameters
     ----------
     weights : path-like
-        The checkpoint (``.safetensors``, ``.pt``, ``.bin``), in OpenCLIP's names.
+        OpenCLIP's checkpoint (``.safetensors``, ``.pt``, ``.bin``), or a folder with one, or Hugging Face's folder with
+        ``config.json`` and the weights.
     vocabulary : path-like, optional
-        ``bpe_simple_vocab_16e6.txt.gz``; the one beside the weights if left out.  Without any, only pictures are encoded.
-    quick_gelu : bool
-        Whether the network was trained with ``x sigmoid(1.702 x)``, as OpenAI's weights were; the weights do not say.
+        ``bpe_simple_vocab_16e6.txt.gz``, ``vocab.json`` with ``merges.txt`` beside it, or ``tokenizer.json`` for CLIP;
+        ``spiece.model`` or ``tokenizer.json`` for SigLIP.  The one beside the weights if left out; without any, only
+        pictures are encoded.
+    quick_gelu : bool, optional
+        Whether a network of OpenCLIP was trained with ``x sigmoid(1.702 x)``, as OpenAI's weights were; left out,
+        ``open_clip_config.json`` beside the weights says it, and without that it was not.
+    activation : {"gelu", "gelu_tanh", "quick_gelu"}, optional
+        The same by name, for OpenCLIP's files (larger SigLIP networks were trained with "gelu_tanh").
+    fold : bool
+        Fold batch normalisations into the layers before them; False keeps every node for recording.
     n_threads : int, optional
 
     Attributes
     ----------
     image_tower, text_tower : Network
         For recording, edits and gradients inside the towers.
+    tokenizer : ClipTokenizer, PaddedTokenizer or None
     preprocess : Preprocess
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ModelFileError
         If the parameters are not those of such a network.
+    UnsupportedOperationError
+        If a configuration asks for what is not known here; the message names the entry.
     """
 
     def __init__(
@@ -55,27 +68,18 @@ class CLIP:
         weights: str | os.PathLike[str],
         vocabulary: str | os.PathLike[str] | None = None,
         *,
-        quick_gelu: bool = False,
+        quick_gelu: bool | None = None,
+        activation: str | None = None,
+        fold: bool = True,
         n_threads: int | None = None,
     ) -> None:
-        path = Path(weights)
-        state = load_state_dict(path)
-        activation = "quick_gelu" if quick_gelu else "gelu"
-        self.image_tower = image_tower(state, activation=activation)
-        self.text_tower = text_tower(state, activation=activation)
-        beside = path.with_name("bpe_simple_vocab_16e6.txt.gz")
-        found = Path(vocabulary) if vocabulary is not None else beside if beside.is_file() else None
-        context = int(self.text_tower.input_shape[0] or 77)
-        self.tokenizer = None if found is None else ClipTokenizer(found, context=context)
-        size = int(self.image_tower.input_shape[1] or 224)
-        self.preprocess = Preprocess(
-            size=(size, size),
-            short=size,
-            interpolation="bicubic",
-            mean=(0.48145466, 0.4578275, 0.40821073),
-            std=(0.26862954, 0.26130258, 0.27577711),
-        )
-        self.name, self._n_threads = path.stem, n_threads
+        if quick_gelu is not None:
+            if activation is not None:
+                raise ValueError("quick_gelu and activation say the same; pass one of them")
+            activation = "quick_gelu" if quick_gelu else "gelu"
+        parts = open_parts(Path(weights), None if vocabulary is None else Path(vocabulary), activation, fold)
+        self.image_tower, self.text_tower, self.tokenizer = parts.image, parts.text, parts.tokenizer
+        self.preprocess, self.name, self._n_threads = parts.preprocess, parts.name, n_threads
 
     @property
     def dim(self) -> int:
@@ -109,7 +113,7 @@ class CLIP:
             raise TypeError("texts must be a list of texts, not one text")
         if self.tokenizer is None:
             raise DataError(
-                f"{self.name} has no vocabulary: pass vocabulary=, or put bpe_simple_vocab_16e6.txt.gz beside the weights"
+                f"{self.name} has no vocabulary: pass vocabulary=, or put its tokeniser's file beside the weights"
             )
         result = np.empty((len(texts), self.dim), np.float32)
         ids = np.asarray([self.tokenizer.encode(text) for text in texts], np.int64)

@@ -50,6 +50,20 @@ def integers(count: int | None, low: int, high: int = LIMIT) -> Check:
     return check
 
 
+def numbers(low: float = -math.inf, most: int = 4096) -> Check:
+    """1 to ``most`` numbers as :func:`number` takes them, as a tuple; or None."""
+    each = number(low)
+
+    def check(value: Any) -> tuple[float, ...] | None:
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= most:
+            raise ValueError(f"must be a list of 1 to {most} numbers, not {_show(value)}")
+        return tuple(each(item) for item in value)
+
+    return check
+
+
 def padding(value: Any) -> tuple[int, ...] | str:
     """[top, left, bottom, right], or "same": TensorFlow's rule, which depends on the input's size."""
     if isinstance(value, str) and value == "same":

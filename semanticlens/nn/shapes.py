@@ -427,6 +427,9 @@ def rotary_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape
     """Unchanged: (..., T, D) with an even D."""
     if len(inputs[0]) < 2 or (inputs[0][-1] or 0) % 2:
         raise ValueError(f"its input must be (..., tokens, features) with an even number of features, not {inputs[0]}")
+    given = attrs["frequencies"]
+    if given is not None and inputs[0][-1] is not None and len(given) != inputs[0][-1] // 2:
+        raise ValueError(f"it has {len(given)} frequencies for {inputs[0][-1] // 2} pairs of features")
     return inputs[0]
 
 

@@ -32,6 +32,14 @@ class Config:
     interleaved : bool
         Whether rotary pairs are neighbours (llama2.c) or the halves of a head (Hugging Face).
     activation : str
+    width : int, optional
+        Features of a head, where they are not those of the stream divided by the heads.
+    frequencies : tuple of float, optional
+        Rotary frequencies where they are not those of the base.
+    magnitude : float
+        Factor on the cosines and sines of the rotation.
+    tied : bool, optional
+        Whether the output matrix is the embedding; None where it is if there is no other.
     """
 
     n_heads: int
@@ -40,6 +48,19 @@ class Config:
     rope_base: float = 10000.0
     interleaved: bool = False
     activation: str = "gelu"
+    width: int | None = None
+    frequencies: tuple[float, ...] | None = None
+    magnitude: float = 1.0
+    tied: bool | None = None
+
+    def turns(self) -> dict[str, Any]:
+        """Attributes of the rotations that are not their defaults."""
+        attrs: dict[str, Any] = {"base": self.rope_base, "interleaved": self.interleaved}
+        if self.frequencies is not None:
+            attrs["frequencies"] = self.frequencies
+        if self.magnitude != 1.0:
+            attrs["magnitude"] = self.magnitude
+        return attrs
 
 
 class _Graph:
@@ -66,6 +87,18 @@ class _Graph:
 
     def dense(self, name: str, x: str, weight: str, bias: str | None = None) -> str:
         return self.node(name, "dense", x, {"weight": weight, **({"bias": bias} if bias else {})})
+
+    def linear(self, at: str, x: str) -> str:
+        """A dense layer by the name of its module, with a bias where there is one."""
+        return self.dense(at, x, f"{at}.weight", f"{at}.bias" if f"{at}.bias" in self.state else None)
+
+    def head(self, embedding: str, tied: bool | None) -> str:
+        """The name of the output matrix."""
+        if "lm_head.weight" in self.state:
+            return "lm_head.weight"
+        if tied is False:
+            raise ModelFileError("parameter 'lm_head.weight' is missing, and tie_word_embeddings does not put the embedding in its place")
+        return embedding
 
     def heads(self, name: str, x: str, count: int, width: int) -> str:
         """(T, count * width) -> (count, T, width)."""
@@ -114,29 +147,27 @@ def llama(state: State, config: Config, name: str = "llama") -> Network:
         x = g.node(f"{at}.middle", "add", (x, h))
         norm = f"{at}.post_attention_layernorm"
         h = g.node(norm, "rms_norm", x, {"weight": f"{norm}.weight"}, eps=config.eps)
-        gate = g.node(f"{at}.mlp.act", "silu", g.dense(f"{at}.mlp.gate_proj", h, f"{at}.mlp.gate_proj.weight"))
-        up = g.dense(f"{at}.mlp.up_proj", h, f"{at}.mlp.up_proj.weight")
-        hidden = g.node(f"{at}.mlp.hidden", "mul", (gate, up))
-        x = g.node(at, "add", (x, g.dense(f"{at}.mlp.down_proj", hidden, f"{at}.mlp.down_proj.weight")))
+        gate = g.node(f"{at}.mlp.act", "silu", g.linear(f"{at}.mlp.gate_proj", h))
+        hidden = g.node(f"{at}.mlp.hidden", "mul", (gate, g.linear(f"{at}.mlp.up_proj", h)))
+        x = g.node(at, "add", (x, g.linear(f"{at}.mlp.down_proj", hidden)))
     x = g.node("norm", "rms_norm", x, {"weight": "norm.weight"}, eps=config.eps)
-    head = "lm_head.weight" if "lm_head.weight" in g.state else "embed_tokens.weight"
+    head = g.head("embed_tokens.weight", config.tied)
     return g.network(name, g.dense("logits", x, head), ("rotary_emb.inv_freq",))
 
 
 def _llama_attention(g: _Graph, at: str, h: str, dim: int, config: Config) -> str:
-    width, values = _width(dim, config.n_heads), []
+    width, values = config.width or _width(dim, config.n_heads), []
     for part, count in (("q", config.n_heads), ("k", config.n_kv_heads), ("v", config.n_kv_heads)):
-        bias = f"{at}.{part}_proj.bias" if f"{at}.{part}_proj.bias" in g.state else None
-        x = g.heads(f"{at}.{part}", g.dense(f"{at}.{part}_proj", h, f"{at}.{part}_proj.weight", bias), count, width)
+        x = g.heads(f"{at}.{part}", g.linear(f"{at}.{part}_proj", h), count, width)
         if part != "v":
-            x = g.node(f"{at}.{part}.rotary", "rotary", x, base=config.rope_base, interleaved=config.interleaved)
+            x = g.node(f"{at}.{part}.rotary", "rotary", x, **config.turns())
         if count != config.n_heads:
             if config.n_heads % count:
                 raise ModelFileError(f"{count} heads of keys cannot be shared by {config.n_heads} heads of queries")
             x = g.node(f"{at}.{part}.repeated", "repeat", x, axis=1, times=config.n_heads // count)
         values.append(x)
     x = g.node(f"{at}.attention", "attention", tuple(values), causal=True)
-    return g.dense(f"{at}.o_proj", g.joined(at, x, dim), f"{at}.o_proj.weight")
+    return g.linear(f"{at}.o_proj", g.joined(at, x, config.n_heads * width))
 
 
 def gpt2(state: State, config: Config, name: str = "gpt2") -> Network:
@@ -168,27 +199,25 @@ def gpt2(state: State, config: Config, name: str = "gpt2") -> Network:
         x = g.node(f"{at}.middle", "add", (x, turned(f"{at}.attn.c_proj", g.joined(f"{at}.attn", h, dim))))
         h = g.node(f"{at}.mlp.act", config.activation, turned(f"{at}.mlp.c_fc", norm(f"{at}.ln_2", x)))
         x = g.node(at, "add", (x, turned(f"{at}.mlp.c_proj", h)))
-    head = "lm_head.weight" if "lm_head.weight" in g.state else "wte.weight"
+    head = g.head("wte.weight", config.tied)
     return g.network(name, g.dense("logits", norm("ln_f", x), head), (".attn.bias", ".attn.masked_bias"))
 
 
 def bert(state: State, config: Config, name: str = "bert") -> Network:
     """Post-norm encoder of one text per row: names as in Hugging Face's BertModel; the output is the last hidden state (T, D).
 
-    All tokens count (no padding) and are of type 0, whose embedding is added to the positions'.
+    All tokens count (no padding) and are of type 0.
     """
     g = _Graph({key.removeprefix("bert."): value for key, value in state.items()})
     e = "embeddings"
     for key in ("position_embeddings", "token_type_embeddings"):
         if f"{e}.{key}.weight" not in g.state:
             raise ModelFileError(f"parameter '{e}.{key}.weight' is missing")
-    places = (
-        np.asarray(g.state[f"{e}.position_embeddings.weight"])
-        + np.asarray(g.state[f"{e}.token_type_embeddings.weight"])[0]
-    )
+    first = np.asarray(g.state[f"{e}.token_type_embeddings.weight"])[:1].reshape(-1)
     x = g.node(f"{e}.word_embeddings", "embedding", "input", {"weight": f"{e}.word_embeddings.weight"})
-    x = g.node(f"{e}.sum", "positions", x, {"weight": g.own(f"{e}.places", places)})
-    dim = int(g.params[f"{e}.places"].shape[1])
+    x = g.node(f"{e}.typed", "scale_shift", x, {"shift": g.own(f"{e}.type", first)})
+    x = g.node(f"{e}.sum", "positions", x, {"weight": f"{e}.position_embeddings.weight"})
+    dim = int(g.params[f"{e}.word_embeddings.weight"].shape[1])
     width = _width(dim, config.n_heads)
 
     def norm(at: str, x: str, name: str) -> str:
@@ -215,7 +244,6 @@ def bert(state: State, config: Config, name: str = "bert") -> Network:
         "position_ids",
         "pooler.dense.weight",
         "pooler.dense.bias",
-        "position_embeddings.weight",
         "token_type_embeddings.weight",
     )
     return g.network(name, x, leftover)

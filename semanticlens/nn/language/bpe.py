@@ -18,6 +18,7 @@ __all__ = ["ClipTokenizer"]
 
 _ENDINGS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
+_WRITTEN = {"<start_of_text>": _BEGIN, "<end_of_text>": _END}  # as OpenCLIP finds them in a text
 _MERGES = 49152 - 256 - 2  # of the vocabulary file, which holds more lines than are used
 _MAX_FILE = 64 << 20
 
@@ -32,7 +33,7 @@ def _bytes() -> dict[int, str]:
 
 
 class ClipTokenizer:
-    """Token ids as CLIP and OpenCLIP make them, padded with zeros to the context.
+    """Token ids as OpenCLIP makes them for CLIP, padded with zeros to the context.
 
     Unlike theirs it does not repair wrongly decoded text (the package ftfy does there).
 
@@ -88,6 +89,8 @@ class ClipTokenizer:
         )
 
     def _word(self, word: str) -> list[int]:
+        if word in _WRITTEN:
+            return [self.ids[_WRITTEN[word]]]
         if word not in self._cache:
             if len(self._cache) > 100_000:
                 self._cache.clear()
@@ -121,8 +124,9 @@ def _words(text: str) -> Iterator[str]:
     place = 0
     while place < len(text):
         char = text[place]
-        special = next((mark for mark in (_BEGIN, _END) if text.startswith(mark, place)), None)
+        special = next((mark for mark in _WRITTEN if text.startswith(mark, place)), None)
         ending = next((end for end in _ENDINGS if text.startswith(end, place)), None)
+        ending = ending or ("'s" if text.startswith("'ſ", place) else None)  # the long s, whose capital is S too
         if char.isspace():
             place += 1
             continue

@@ -13,17 +13,17 @@ from semanticlens._errors import ModelFileError
 from semanticlens.nn.language.architectures import _Graph, _layers, _width
 from semanticlens.nn.network import Network
 
-__all__ = ["image_tower", "text_tower"]
+__all__ = ["State", "block", "finished", "image_tower", "need", "reshaped", "sized", "text_tower"]
 
 State = Mapping[str, NDArray[Any]]
 
 
-def _block(g: _Graph, at: str, x: str, heads: int, activation: str, causal: bool) -> str:
+def block(g: _Graph, at: str, x: str, heads: int, activation: str, causal: bool, eps: float = 1e-5) -> str:
     """A pre-norm block: attention and a feed-forward part, each added to the stream."""
-    dim = int(np.asarray(g.state[f"{at}.ln_1.weight"]).shape[0])
+    (dim,) = sized(g.state, f"{at}.ln_1.weight", 1)
 
     def norm(name: str, x: str) -> str:
-        return g.node(name, "layer_norm", x, {"weight": f"{name}.weight", "bias": f"{name}.bias"}, eps=1e-5)
+        return g.node(name, "layer_norm", x, {"weight": f"{name}.weight", "bias": f"{name}.bias"}, eps=eps)
 
     fused = g.dense(f"{at}.attn.in_proj", norm(f"{at}.ln_1", x), f"{at}.attn.in_proj_weight", f"{at}.attn.in_proj_bias")
     qkv = []
@@ -38,12 +38,30 @@ def _block(g: _Graph, at: str, x: str, heads: int, activation: str, causal: bool
     return g.node(at, "add", (x, g.dense(f"{at}.mlp", h, f"{at}.mlp.c_proj.weight", f"{at}.mlp.c_proj.bias")))
 
 
-def _need(state: State, *keys: str) -> None:
+def need(state: State, *keys: str) -> None:
+    """Stop where a parameter is missing."""
     for key in keys:
         if key not in state:
             raise ModelFileError(
-                f"parameter {key!r} is missing; CLIP with a vision transformer in OpenCLIP's names is read"
+                f"parameter {key!r} is missing; CLIP and SigLIP are read in OpenCLIP's and in Hugging Face's names"
             )
+
+
+def sized(state: State, key: str, rank: int) -> tuple[int, ...]:
+    """The sizes of a parameter that must have this many axes."""
+    need(state, key)
+    shape = tuple(int(n) for n in np.shape(state[key]))
+    if len(shape) != rank or 0 in shape:
+        raise ModelFileError(f"parameter {key!r} has the shape {shape}; {rank} axes are expected")
+    return shape
+
+
+def reshaped(state: State, key: str, *shape: int) -> NDArray[Any]:
+    """A parameter in another shape."""
+    need(state, key)
+    if np.size(state[key]) != math.prod(shape):
+        raise ModelFileError(f"parameter {key!r} has the shape {np.shape(state[key])}, which is not {shape}")
+    return np.asarray(state[key]).reshape(shape)
 
 
 def image_tower(
@@ -54,24 +72,24 @@ def image_tower(
     Nodes are called as OpenCLIP's modules: ``transformer.resblocks.3`` is the stream behind block 3, tokens first.
     """
     g = _Graph({key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")})
-    _need(g.state, "conv1.weight", "class_embedding", "positional_embedding", "proj", "ln_pre.weight", "ln_post.weight")
-    dim, _, patch, _ = np.asarray(g.state["conv1.weight"]).shape
-    places = np.asarray(g.state["positional_embedding"]).shape[0] - 1
+    need(g.state, "conv1.weight", "class_embedding", "positional_embedding", "proj", "ln_pre.weight", "ln_post.weight")
+    dim, _, patch, _ = sized(g.state, "conv1.weight", 4)
+    places = sized(g.state, "positional_embedding", 2)[0] - 1
     side = math.isqrt(places)
     if side * side != places:
         raise ModelFileError(f"the positional embedding has {places} places beside the class token, which is no square")
     x = g.node("conv1", "conv2d", "input", {"weight": "conv1.weight"}, stride=(patch, patch))
     x = g.node("patches", "permute", g.node("conv1.flat", "reshape", x, shape=(dim, places)), axes=(2, 1))
-    cls = g.own("class_embedding", np.asarray(g.state["class_embedding"]).reshape(1, dim))
+    cls = g.own("class_embedding", reshaped(g.state, "class_embedding", 1, dim))
     x = g.node("tokens", "concat", (g.node("class_token", "constant", x, {"value": cls}), x), axis=1)
     x = g.node("embedding", "scale_shift", x, {"shift": "positional_embedding"})
     x = g.node("ln_pre", "layer_norm", x, {"weight": "ln_pre.weight", "bias": "ln_pre.bias"})
     for i in range(_layers(g.state, "transformer.resblocks.")):
-        x = _block(g, f"transformer.resblocks.{i}", x, heads or max(dim // 64, 1), activation, causal=False)
+        x = block(g, f"transformer.resblocks.{i}", x, heads or max(dim // 64, 1), activation, causal=False)
     x = g.node("class", "select", x, axis=1, index=0)
     x = g.node("ln_post", "layer_norm", x, {"weight": "ln_post.weight", "bias": "ln_post.bias"})
     x = g.dense("proj", x, g.own("proj", np.asarray(g.state["proj"]).T))
-    return _fixed(g, x, name, (3, side * patch, side * patch))
+    return finished(g, x, name, (3, side * patch, side * patch))
 
 
 def text_tower(
@@ -79,19 +97,20 @@ def text_tower(
 ) -> Network:
     """Token ids (context,) -> vectors, taken at the end mark, which has the largest id."""
     g = _Graph({key: value for key, value in state.items() if not key.startswith(("visual.", "logit_"))})
-    _need(g.state, "token_embedding.weight", "positional_embedding", "ln_final.weight", "text_projection")
-    context, dim = np.asarray(g.state["positional_embedding"]).shape
+    need(g.state, "token_embedding.weight", "positional_embedding", "ln_final.weight", "text_projection")
+    context, dim = sized(g.state, "positional_embedding", 2)
     x = g.node("token_embedding", "embedding", "input", {"weight": "token_embedding.weight"})
     x = g.node("embedding", "positions", x, {"weight": "positional_embedding"})
     for i in range(_layers(g.state, "transformer.resblocks.")):
-        x = _block(g, f"transformer.resblocks.{i}", x, heads or max(dim // 64, 1), activation, causal=True)
+        x = block(g, f"transformer.resblocks.{i}", x, heads or max(dim // 64, 1), activation, causal=True)
     x = g.node("ln_final", "layer_norm", x, {"weight": "ln_final.weight", "bias": "ln_final.bias"})
     x = g.node("end", "pick_largest", (x, "input"))
     x = g.dense("text_projection", x, g.own("text_projection", np.asarray(g.state["text_projection"]).T))
-    return _fixed(g, x, name, (context,))
+    return finished(g, x, name, (context,))
 
 
-def _fixed(g: _Graph, output: str, name: str, shape: tuple[int, ...]) -> Network:
+def finished(g: _Graph, output: str, name: str, shape: tuple[int, ...]) -> Network:
+    """The network, if every parameter has found its place."""
     extra = sorted(set(g.state) - set(g.params) - {"attn_mask"})
     if extra:
         raise ModelFileError(f"parameters are left over that the {name} does not have: {', '.join(extra[:6])}")

@@ -13,6 +13,7 @@ from semanticlens._errors import DataError, UnsupportedOperationError
 from semanticlens._kernels import resolve_threads
 from semanticlens.nn.edit import Edit, Edits, apply_all, by_node
 from semanticlens.nn.graph import INPUT, Checked
+from semanticlens.nn.language.text_model import TextModel
 from semanticlens.nn.language.tokenizers import Tokenizer
 from semanticlens.nn.network import Network
 from semanticlens.nn.ops import Call, Forward
@@ -90,7 +91,7 @@ class Steps:
         return keys, values
 
 
-class LanguageModel:
+class LanguageModel(TextModel):
     """A causal network with its tokeniser.
 
     Parameters
@@ -101,34 +102,25 @@ class LanguageModel:
         Left out, only token ids can be used.
     context : int
         Most tokens.
-    end : int, optional
-        The token that ends a text.
+    end : int or sequence of int, optional
+        The tokens that end a text.
     """
 
-    def __init__(self, net: Network, tokenizer: Tokenizer | None, *, context: int, end: int | None = None) -> None:
-        self.net, self.tokenizer, self.context, self.end = net, tokenizer, context, end
+    kind = "causal"
 
-    def __repr__(self) -> str:
-        return f"LanguageModel({self.net!r}, context of {self.context} tokens)"
+    def __init__(
+        self, net: Network, tokenizer: Tokenizer | None, *, context: int, end: int | Sequence[int] | None = None
+    ) -> None:
+        super().__init__(net, tokenizer, context=context)
+        self.ends = frozenset(() if end is None else (end,) if isinstance(end, int) else end)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
-        if self.tokenizer is None:
-            raise DataError(
-                "this model came without a tokeniser: pass token ids, or put its tokeniser file beside the weights"
-            )
-        return self.tokenizer.encode(text)
+    def _settings(self) -> dict[str, Any]:
+        return {**super()._settings(), "end": sorted(self.ends)}
 
     def logits(self, prompt: str | Sequence[int] | NDArray[Any], *, n_threads: int | None = None) -> F32:
         """Logits (T, vocabulary) behind every token of one text."""
         logits: F32 = self.net(np.asarray([self._ids(prompt)]), n_threads=n_threads)[0]
         return logits
-
-    def _ids(self, prompt: str | Sequence[int] | NDArray[Any]) -> list[int]:
-        ids = self.encode(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
-        if not 1 <= len(ids) <= self.context:
-            raise DataError(f"the prompt has {len(ids)} tokens; 1 to {self.context} fit")
-        return ids
 
     def generate(
         self,
@@ -187,7 +179,7 @@ class LanguageModel:
         for _ in range(min(max_new_tokens, self.context - len(ids))):
             logits = steps.step(np.asarray([new]))[0, -1]
             token = _choose(logits, temperature, rng)
-            if token == self.end:
+            if token in self.ends:
                 break
             new = [token]
             ids = [*ids, token]

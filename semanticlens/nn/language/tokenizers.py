@@ -28,7 +28,8 @@ class Tokenizer(Protocol):
         """The text of token ids."""
 
 
-def _checked(text: str) -> str:
+def checked_text(text: str) -> str:
+    """A text of a length that is read."""
     if not isinstance(text, str):
         raise TypeError(f"a text must be a str, not {type(text).__name__}")
     if len(text) > MAX_TEXT:
@@ -61,10 +62,10 @@ class WordPiece:
 
     def words(self, text: str) -> list[str]:
         """Words and punctuation marks."""
-        text = "".join(" " if char.isspace() else char for char in _checked(text) if not _control(char))
+        text = "".join(" " if char.isspace() else char for char in checked_text(text) if not is_control(char))
         if self.lower:
             text = "".join(c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
-        return "".join(f" {char} " if _punctuation(char) or _chinese(char) else char for char in text).split()
+        return "".join(f" {char} " if is_punctuation(char) or is_chinese(char) else char for char in text).split()
 
     def pieces(self, word: str) -> list[int]:
         """Ids of the longest pieces from the left; the unknown token where a part has none."""
@@ -108,11 +109,13 @@ def _read_lines(path: Path) -> list[str]:
     return [line.rstrip("\r") for line in lines]
 
 
-def _control(char: str) -> bool:
+def is_control(char: str) -> bool:
+    """Whether BERT leaves a character out."""
     return char not in "\t\n\r" and (unicodedata.category(char).startswith("C") or char == "\ufffd")
 
 
-def _punctuation(char: str) -> bool:
+def is_punctuation(char: str) -> bool:
+    """Whether BERT takes a character for a word of its own."""
     code = ord(char)
     ascii_mark = 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126
     return ascii_mark or unicodedata.category(char).startswith("P")
@@ -124,7 +127,8 @@ _CHINESE = (
 )
 
 
-def _chinese(char: str) -> bool:
+def is_chinese(char: str) -> bool:
+    """Whether a character lies in the blocks of Chinese ones."""
     return any(low <= ord(char) <= high for low, high in _CHINESE)
 
 
@@ -136,24 +140,27 @@ class Llama2cTokenizer:
 
     Parameters
     ----------
-    path : path-like
+    source : path-like or bytes
+        The file, or what is in it.
     size : int
         Tokens to read: the model's vocabulary.
     """
 
     BEGIN, END = 1, 2
 
-    def __init__(self, path: str | os.PathLike[str], size: int) -> None:
-        self.tokens, self.scores = self._read(Path(path), size)
+    def __init__(self, source: str | os.PathLike[str] | bytes, size: int) -> None:
+        where = "the tokeniser" if isinstance(source, bytes) else str(source)
+        self.source = source if isinstance(source, bytes) else Path(source).read_bytes()
+        self.tokens, self.scores = self._read(self.source, where, size)
         self.ids: dict[bytes, int] = {}
         for number, token in enumerate(self.tokens):
             self.ids.setdefault(token, number)
 
     @staticmethod
-    def _read(path: Path, size: int) -> tuple[list[bytes], list[float]]:
+    def _read(data: bytes, path: str, size: int) -> tuple[list[bytes], list[float]]:
         if not 259 <= size <= MAX_TOKENS:
             raise ModelFileError(f"{path}: a vocabulary of {size} tokens; 259 to {MAX_TOKENS} are expected")
-        data, place = path.read_bytes(), 4
+        place = 4
         tokens, scores = [], []
         for number in range(size):
             if place + 8 > len(data):
@@ -170,7 +177,7 @@ class Llama2cTokenizer:
     def encode(self, text: str) -> list[int]:
         """The beginning mark, then pieces of " " + text."""
         ids = [self.BEGIN]
-        if _checked(text):
+        if checked_text(text):
             ids.append(self.ids.get(b" ", 3 + 32))
         for char in text:
             piece = char.encode("utf-8")

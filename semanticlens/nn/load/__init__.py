@@ -27,9 +27,10 @@ def load(
     Parameters
     ----------
     path : path-like
-        A bundle (``.safetensors`` written by ``net.save``), or weights without a graph (``.pth``, ``.pt``, ``.npz``,
+        A bundle (``.safetensors`` written by ``net.save`` or a model's ``save``), or weights without a graph (``.pth``, ``.pt``, ``.npz``,
         ``.safetensors``) of an architecture in :mod:`semanticlens.nn.zoo`, a checkpoint of llama2.c (``.bin``), or an ONNX
-        file (extra ``onnx``).
+        file (extra ``onnx``).  A folder with ``config.json``, weights and tokeniser of a GPT-2-, llama- or BERT-like model gives
+        a language model (or, for BERT, a :class:`semanticlens.nn.language.TextModel`).
     arch : str, optional
         The architecture of bare weights, where it is not to be told from their names and shapes.
     input_shape : sequence of int, optional
@@ -44,7 +45,7 @@ def load(
 
     Returns
     -------
-    Network or LanguageModel
+    Network, LanguageModel or TextModel
 
     Raises
     ------
@@ -59,7 +60,9 @@ def load(
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if path.is_dir():
-        raise ModelFileError(f"{path} is a folder; pass the file in it that holds the network")
+        from semanticlens.nn.load.model_folder import load_folder
+
+        return load_folder(path)
     if path.suffix == ".onnx":
         from semanticlens.nn.load.onnx import read_onnx
 
@@ -84,9 +87,14 @@ def _read(path: Path, arch: str | None, verify: bool, allow_nonfinite: bool) -> 
     from semanticlens.nn.load import bundle
 
     if path.suffix == ".safetensors":
-        if bundle.is_bundle(read_tensors(path).metadata):
+        tensors = read_tensors(path)
+        if bundle.is_bundle(tensors.metadata):
             if arch is not None:
                 raise ModelFileError(f"{path} is a bundle that holds its own graph; leave out arch={arch!r}")
+            if "language" in tensors.metadata:
+                from semanticlens.nn.language.text_model import read_model
+
+                return read_model(tensors, path, verify=verify, allow_nonfinite=allow_nonfinite)
             return bundle.read_bundle(path, verify=verify, allow_nonfinite=allow_nonfinite)
     elif path.suffix not in (".pth", ".pt", ".npz", ".bin", ".ckpt"):
         raise ModelFileError(
@@ -105,12 +113,8 @@ def _read(path: Path, arch: str | None, verify: bool, allow_nonfinite: bool) -> 
 
     config = model_folder.read_config(path) if arch is None else None
     if config is not None:
-        from semanticlens.nn.language.generate import LanguageModel
-
-        built = model_folder.build(state, config, str(path))
-        if config["model_type"] == "bert":
-            return built
-        return LanguageModel(built, None, context=model_folder.context(config, str(path)))
+        made = model_folder.model(state, config, path)
+        return made.net if config["model_type"] == "bert" else made
     name = arch if arch is not None else zoo.detect(state)
     if name is None:
         raise ModelFileError(

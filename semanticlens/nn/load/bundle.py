@@ -15,9 +15,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semanticlens._errors import ModelFileError, SemanticLensError
 from semanticlens.io import TensorFile, read_tensors, sha256_of_arrays, write_tensors
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "semanticlens-network", "1"
 MAX_TEXT = 32 << 20  # bytes of graph JSON; ImageNet's labels and 1000 nodes take 0.3 MB
+EXTRA = frozenset({"language.tokenizer"})  # arrays beside the parameters; the metadata's entry "language" says what they are
 MAX_NESTING = 8
 MAX_ITEMS = 4096  # inputs, parameters or attribute entries of one node
 MAX_LABELS = 1_000_000
@@ -76,11 +79,12 @@ def read_bundle(path: str | os.PathLike[str], *, verify: bool = True, allow_nonf
     tensors = read_tensors(path)
     text = _graph_text(tensors)
     try:
-        arrays_hash = _verify(tensors, text) if verify else None
+        arrays_hash = _verify(tensors, text + tensors.metadata.get("language", "")) if verify else None
         graph = parse_graph(text)
+        extra = EXTRA & set(tensors)  # not the network's own
         net = Network(
             graph.nodes,
-            tensors,
+            {key: tensors[key] for key in tensors if key not in EXTRA} if extra else tensors,
             input_shape=graph.input_shape,
             output=graph.output,
             name=graph.name,
@@ -93,7 +97,7 @@ def read_bundle(path: str | os.PathLike[str], *, verify: bool = True, allow_nonf
     except SemanticLensError as error:
         error.args = (f"{path}: {error.args[0]}",)
         raise
-    net._arrays_hash = arrays_hash
+    net._arrays_hash = None if extra else arrays_hash
     return net
 
 
@@ -132,18 +136,22 @@ def _verify(tensors: TensorFile, text: str) -> str:
     return arrays_hash
 
 
-def write_bundle(net: Network, path: str | os.PathLike[str]) -> None:
-    """Write a network as a bundle, atomically; the same network always gives the same bytes."""
+def write_bundle(
+    net: Network, path: str | os.PathLike[str], *, language: str = "", extra: Mapping[str, NDArray[Any]] = MappingProxyType({})
+) -> None:
+    """Write a network as a bundle, atomically; the same network always gives the same bytes.
+
+    ``language`` and ``extra`` (arrays whose names are in `EXTRA`) are what a model of texts adds to its network.
+    """
     text = json.dumps(graph_dict(net), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     if len(text.encode()) > MAX_TEXT:
         raise ModelFileError(
             f"the graph of {net.name!r} takes more than {MAX_TEXT:,} bytes of text; a bundle cannot hold it"
         )
-    write_tensors(
-        Path(path),
-        net.params,
-        {"format": FORMAT, "version": VERSION, "graph": text, "sha256": _digest(text, net._hash_arrays())},
-    )
+    arrays: dict[str, NDArray[Any]] = {**net.params, **extra}
+    digest = _digest(text + language, sha256_of_arrays(arrays) if extra else net._hash_arrays())
+    metadata = {"format": FORMAT, "version": VERSION, "graph": text, "sha256": digest}
+    write_tensors(Path(path), arrays, {**metadata, "language": language} if language else metadata)
 
 
 def graph_dict(net: Network) -> dict[str, Any]:

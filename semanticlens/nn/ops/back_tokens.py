@@ -195,7 +195,7 @@ def _rotary(
     """The same turn backwards: mirror the second feature of each pair, turn, mirror again."""
     mirror: Any = np.ones(grad.shape[-1], grad.dtype)
     mirror[slice(1, None, 2) if call.attrs["interleaved"] else slice(grad.shape[-1] // 2, None)] = -1
-    return [rotate(grad * mirror, call.attrs["base"], call.attrs["interleaved"], call.attrs["offset"]) * mirror]
+    return [rotate(grad * mirror, call.attrs) * mirror]
 
 
 def _pick_largest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,14 +95,18 @@ def _positions(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -
     return np.add(xs[0], call.params["weight"][start : start + xs[0].shape[-2]], out=out)
 
 
-def rotate(x: Array, base: float, interleaved: bool, start: int = 0) -> Array:
-    """Rotary positions: each pair of features of token t turned by the angle t / base**(2 i / D).
+def rotate(x: Array, attrs: Mapping[str, Any]) -> Array:
+    """Rotary positions: each pair of features of token t turned by the angle t f_i, and multiplied by ``magnitude``.
 
-    Pairs are neighbours (interleaved) or the i-th of each half.  x (..., T, D), token 0 at place ``start``.
+    f_i is ``frequencies[i]``, or 1 / base**(2 i / D) where those are None.  Pairs are neighbours (interleaved) or the i-th of
+    each half.  x (..., T, D), token 0 at place ``offset``.
     """
-    half = x.shape[-1] // 2
-    angles = np.arange(start, start + x.shape[-2])[:, None] * base ** (-np.arange(half) / half)
-    cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
+    half, start, interleaved = x.shape[-1] // 2, attrs["offset"], attrs["interleaved"]
+    given = attrs["frequencies"]
+    turns = attrs["base"] ** (-np.arange(half) / half) if given is None else np.asarray(given, np.float64)
+    angles = np.arange(start, start + x.shape[-2])[:, None] * turns
+    cos = (attrs["magnitude"] * np.cos(angles)).astype(x.dtype)
+    sin = (attrs["magnitude"] * np.sin(angles)).astype(x.dtype)
     y = np.empty_like(x)
     a, b = (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :half], x[..., half:])
     left, right = (y[..., 0::2], y[..., 1::2]) if interleaved else (y[..., :half], y[..., half:])
@@ -112,7 +116,7 @@ def rotate(x: Array, base: float, interleaved: bool, start: int = 0) -> Array:
 
 
 def _rotary(call: Call, xs: Sequence[Array]) -> Array:
-    return rotate(xs[0], call.attrs["base"], call.attrs["interleaved"], call.attrs["offset"])
+    return rotate(xs[0], call.attrs)
 
 
 def _pick(call: Call, xs: Sequence[Array]) -> Array:
@@ -180,6 +184,8 @@ register_op(
             "base": Attr(check.number(1.0), 10000.0),
             "interleaved": Attr(check.flag, False),
             "offset": Attr(check.integer(0), 0),
+            "frequencies": Attr(check.numbers(0.0), None),
+            "magnitude": Attr(check.number(0.0), 1.0),
         },
         numpy=_rotary,
     )
