@@ -198,22 +198,88 @@ sl_space_free(sl_space *s)
     }
 }
 
+/* Lower bounds of a node's distances and who could gain; returns the least of those, inf if there are none. */
+static double
+approach(const sl_space_walk *w, int32_t node, sl_space_visit *visit)
+{
+    const sl_space *s = w->space;
+    const double *floor = w->floor;
+    double raised[SL_SPACE_BLOCK], nearest = HUGE_VAL;
+
+    if (w->least != NULL) {
+        const double least = w->least[node];
+        for (int l = 0; l < SL_SPACE_BLOCK; l++) {
+            raised[l] = w->floor[l] < least ? least : w->floor[l];
+        }
+        floor = raised;
+    }
+    visit->node = node;
+    visit->lanes = w->tier->space_box(w->block, s->boxes + node * s->d * 2, s->d, floor, w->bound, visit->squared);
+    visit->lanes = visit->lanes == 0 ? 0 : w->screen(w, visit, visit->lanes);
+    for (unsigned rest = visit->lanes; rest != 0; rest &= rest - 1) {
+        const double squared = visit->squared[__builtin_ctz(rest)];
+        nearest = squared < nearest ? squared : nearest;
+    }
+    return nearest;
+}
+
+void
+sl_space_descend(sl_space_walk *w)
+{
+    const sl_space_node *nodes = w->space->node;
+    sl_space_visit stack[SL_SPACE_DEPTH];
+    ptrdiff_t top = 0;
+
+    approach(w, 0, &stack[top++]);
+    while (top > 0) {
+        const sl_space_visit *visit = &stack[--top];
+        const sl_space_node *node = &nodes[visit->node];
+        unsigned lanes = visit->lanes & w->tier->space_within(visit->squared, w->bound);
+        lanes = lanes == 0 ? 0 : w->screen(w, visit, lanes);
+        if (node->left < 0) {
+            for (; lanes != 0; lanes &= lanes - 1) {
+                const int l = __builtin_ctz(lanes);
+                if (visit->squared[l] <= w->bound[l]) { /* still */
+                    w->scan(w, node->first, l);
+                }
+            }
+        } else if (lanes != 0) {
+            sl_space_visit left, right;
+            const double a = approach(w, node->left, &left), b = approach(w, node->right, &right);
+            const int left_first = a < b || (a == b && nodes[left.node].least < nodes[right.node].least);
+            const sl_space_visit *near = left_first ? &left : &right, *far = left_first ? &right : &left;
+            if (far->lanes != 0) {
+                stack[top++] = *far;
+            }
+            if (near->lanes != 0) {
+                stack[top++] = *near;
+            }
+        }
+    }
+}
+
 /* Up to 16 queries with their lists, each sorted by (squared distance, index) and always full: unfilled entries are (inf, INT32_MAX). */
 typedef struct {
-    const sl_space *s;
-    const sl_tier *tier;
-    const double *block; /* (d, 16) */
-    ptrdiff_t count, k;
-    int32_t *index;  /* (count, k) */
-    double *squared; /* (count, k) */
+    sl_space_walk walk;
+    ptrdiff_t k;
+    int32_t *index;  /* (16, k) */
+    double *squared; /* (16, k); the last of each list is the walk's bound */
 } search;
 
-static int
-could_gain(const search *q, ptrdiff_t l, double squared, int32_t least)
+/* At the bound itself only a lower index wins. */
+static unsigned
+could_gain(const sl_space_walk *w, const sl_space_visit *visit, unsigned lanes)
 {
-    const double worst = q->squared[(l + 1) * q->k - 1];
+    const search *q = (const search *)w;
+    const int32_t least = w->space->node[visit->node].least;
 
-    return squared < worst || (squared == worst && least < q->index[(l + 1) * q->k - 1]);
+    for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
+        const int l = __builtin_ctz(rest);
+        if (visit->squared[l] == w->bound[l] && least >= q->index[(l + 1) * q->k - 1]) {
+            lanes &= ~(1U << l);
+        }
+    }
+    return lanes;
 }
 
 static void
@@ -233,74 +299,42 @@ insert(const search *q, ptrdiff_t l, double squared, int32_t index)
 }
 
 static void
-scan(const search *q, ptrdiff_t block, ptrdiff_t l)
+scan(sl_space_walk *w, ptrdiff_t block, int l)
 {
+    const search *q = (const search *)w;
+    const sl_space *s = w->space;
+    const ptrdiff_t last = (l + 1) * q->k - 1, first = block * SL_SPACE_BLOCK;
     double squared[SL_SPACE_BLOCK];
-    const int32_t *order = q->s->order + block * SL_SPACE_BLOCK;
+    unsigned lanes = w->tier->space_points(sl_space_block(s, block), w->block + l, s->d, w->bound[l], squared);
 
-    q->tier->space_points(sl_space_block(q->s, block), q->block + l, q->s->d, q->squared[(l + 1) * q->k - 1], squared);
-    for (ptrdiff_t p = 0; p < SL_SPACE_BLOCK && order[p] >= 0; p++) {
-        if (could_gain(q, l, squared[p], order[p])) {
-            insert(q, l, squared[p], order[p]);
+    for (; lanes != 0; lanes &= lanes - 1) {
+        const ptrdiff_t p = __builtin_ctz(lanes);
+        const int32_t index = s->order[first + p];
+        if (index >= 0 &&
+            (squared[p] < q->squared[last] || (squared[p] == q->squared[last] && index < q->index[last]))) {
+            insert(q, l, squared[p], index);
         }
     }
-}
-
-/* Writes a child's distances; returns the least of them over the queries that could gain, inf if none could. */
-static double
-approach(const search *q, int32_t node, sl_space_visit *visit)
-{
-    double nearest = HUGE_VAL;
-
-    visit->node = node;
-    q->tier->space_box(q->block, q->s->boxes + node * q->s->d * 2, q->s->d, visit->squared);
-    for (ptrdiff_t l = 0; l < q->count; l++) {
-        if (visit->squared[l] < nearest && could_gain(q, l, visit->squared[l], q->s->node[node].least)) {
-            nearest = visit->squared[l];
-        }
-    }
-    return nearest;
-}
-
-static void
-walk(const search *q)
-{
-    sl_space_visit stack[SL_SPACE_DEPTH];
-    ptrdiff_t top = 0;
-
-    approach(q, 0, &stack[top++]);
-    while (top > 0) {
-        const sl_space_visit *visit = &stack[--top];
-        const sl_space_node *node = &q->s->node[visit->node];
-        int wanted = 0;
-        for (ptrdiff_t l = 0; l < q->count; l++) {
-            if (could_gain(q, l, visit->squared[l], node->least)) {
-                wanted = 1;
-                if (node->left < 0) {
-                    scan(q, node->first, l);
-                }
-            }
-        }
-        if (wanted && node->left >= 0) {
-            sl_space_visit left, right;
-            const double a = approach(q, node->left, &left), b = approach(q, node->right, &right);
-            const int left_first = a < b || (a == b && q->s->node[left.node].least < q->s->node[right.node].least);
-            stack[top++] = left_first ? right : left; /* the nearer one on top */
-            stack[top++] = left_first ? left : right;
-        }
-    }
+    w->bound[l] = q->squared[last];
 }
 
 void
 sl_space_search(const sl_space *s, const double *block, ptrdiff_t count, ptrdiff_t k, int32_t *index, double *squared)
 {
-    const search q = {s, sl_tier_get(), block, count, k, index, squared};
+    search q = {.walk = {.space = s, .tier = sl_tier_get(), .block = block, .screen = could_gain, .scan = scan},
+                .k = k,
+                .index = index,
+                .squared = squared};
 
+    for (int l = 0; l < SL_SPACE_BLOCK; l++) {
+        q.walk.floor[l] = 0.0;
+        q.walk.bound[l] = l < count ? HUGE_VAL : -1.0;
+    }
     for (ptrdiff_t i = 0; i < count * k; i++) {
         index[i] = INT32_MAX;
         squared[i] = HUGE_VAL;
     }
-    walk(&q);
+    sl_space_descend(&q.walk);
 }
 
 sl_status

@@ -1,8 +1,9 @@
 /* Soft membership.  Contract: sl_membership.h.  Inner loops: tier_member_inl.h.
  *
- * Sixteen points look for the nearest exemplar of one concept at a time.  Half a squared distance without the point's own square is |e|^2 / 2 - x.e, one
- * multiply-add a coordinate in float32; only exemplars within its rounding of the least are measured in double, by differences, so that an
- * exemplar is exactly at distance 0 from itself. */
+ * Sixteen points look for the nearest exemplar of one concept at a time.  With the concept's centre c, half a squared distance without the point's own
+ * square is |e - c|^2 / 2 + c.(e - c) - x.(e - c), one multiply-add a coordinate in float32, whose rounding grows with the concept, not with the data.
+ * The nearest one is then measured in double, by differences, so that an exemplar is exactly at distance 0 from itself; where float32 cannot tell who is
+ * nearest, all are. */
 #include "sl/sl_membership.h"
 
 #include <float.h>
@@ -16,13 +17,15 @@ enum { BLOCK = SL_SPACE_BLOCK };
 
 /* Exemplars of concept k: rows [first[k], first[k] + count[k]), first[k] a multiple of 4. */
 struct sl_exemplars {
-    ptrdiff_t K, d, ld, most; /* ld: d, padded to a multiple of 4; most: padded exemplars of the largest concept */
+    ptrdiff_t K, d, ld; /* ld: d, padded to a multiple of 4 */
     ptrdiff_t *first, *count;
-    double *rows;    /* (padded, ld) */
-    double *centre;  /* (d), subtracted before rounding to float */
-    double *longest; /* (K) largest distance of an exemplar to the centre */
-    float *negated;  /* (padded / 4, d, 4) centred exemplars, negative */
-    float *half;     /* (padded) half their squares, inf for padding */
+    double *rows;   /* (padded, ld) */
+    double *centre; /* (d), subtracted from everything before rounding to float */
+    double *middle; /* (K, d) centre of each concept, seen from the centre of all */
+    float *rate;    /* (K) and */
+    float *base; /* (K): rounding of the concept's values is below rate (base + the point's distance to the centre) */
+    float *negated; /* (padded / 4, d, 4) exemplars as seen from their concept's centre, negative */
+    float *half;    /* (padded) what their values begin with, inf for padding */
 };
 
 void
@@ -31,7 +34,9 @@ sl_exemplars_free(sl_exemplars *e)
     if (e != NULL) {
         sl_free(e->half);
         sl_free(e->negated);
-        sl_free(e->longest);
+        sl_free(e->base);
+        sl_free(e->rate);
+        sl_free(e->middle);
         sl_free(e->centre);
         sl_free(e->rows);
         sl_free(e->count);
@@ -57,33 +62,53 @@ round_up(ptrdiff_t n, ptrdiff_t step)
     return (n + step - 1) / step * step;
 }
 
+/* Whether float32 can hold what is computed from numbers up to `size`. */
+static int
+is_moderate(double size)
+{
+    return size < 0x1p60;
+}
+
 /* Packs concept k, whose exemplars are the rows of x. */
 static void
 fill_concept(sl_exemplars *e, const double *x, ptrdiff_t k)
 {
     const ptrdiff_t d = e->d, padded = round_up(e->count[k], 4);
+    const double rounding =
+        (double)(2 * d + 20) * 0x1p-24; /* twice (operands, products, d + 1 sums), and of the bound itself */
+    double *middle = e->middle + k * d, longest = 0.0, away = 0.0;
 
-    e->longest[k] = 0.0;
+    for (ptrdiff_t j = 0; j < d; j++) {
+        middle[j] = 0.0;
+        for (ptrdiff_t i = 0; i < e->count[k]; i++) {
+            middle[j] += (x[i * d + j] - e->centre[j]) / (double)e->count[k];
+        }
+        away += middle[j] * middle[j];
+    }
+    away = sqrt(away);
     for (ptrdiff_t i = 0; i < padded; i++) {
         const ptrdiff_t at = e->first[k] + i;
         const int there = i < e->count[k];
-        double square = 0.0;
+        double square = 0.0, across = 0.0;
         for (ptrdiff_t j = 0; j < d; j++) {
-            const double t = there ? x[i * d + j] - e->centre[j] : 0.0;
+            const double t = there ? x[i * d + j] - e->centre[j] - middle[j] : 0.0;
             e->rows[at * e->ld + j] = there ? x[i * d + j] : 0.0;
             e->negated[at / 4 * 4 * d + 4 * j + at % 4] = (float)-t;
             square += t * t;
+            across += t * middle[j];
         }
-        e->half[at] = there ? (float)(0.5 * square) : HUGE_VALF;
-        e->longest[k] = fmax(e->longest[k], sqrt(square));
+        e->half[at] = there ? (float)(0.5 * square + across) : HUGE_VALF;
+        longest = fmax(longest, sqrt(square));
     }
+    e->base[k] = (float)(0.5 * longest + away);
+    e->rate[k] = is_moderate(longest + away) ? (float)(rounding * longest) : HUGE_VALF;
 }
 
 sl_status
 sl_exemplars_new(const double *x, const int64_t *start, ptrdiff_t K, ptrdiff_t d, sl_exemplars **out)
 {
     const ptrdiff_t total = K > 0 ? start[K] : 0;
-    ptrdiff_t padded = 0, values;
+    ptrdiff_t padded = 0, values, middles;
     sl_exemplars *e;
 
     *out = NULL;
@@ -96,7 +121,7 @@ sl_exemplars_new(const double *x, const int64_t *start, ptrdiff_t K, ptrdiff_t d
         }
         padded += round_up(start[k + 1] - start[k], 4);
     }
-    if (sl_mul(padded, round_up(d, 4), &values) < 0) {
+    if (sl_mul(padded, round_up(d, 4), &values) < 0 || sl_mul(K, d, &middles) < 0) {
         return SL_ERR_OVERFLOW;
     }
     if (!all_finite(x, total * d)) {
@@ -111,11 +136,13 @@ sl_exemplars_new(const double *x, const int64_t *start, ptrdiff_t K, ptrdiff_t d
     e->count = sl_alloc(K, sizeof *e->count);
     e->rows = sl_alloc(values, sizeof *e->rows);
     e->centre = sl_alloc(d, sizeof *e->centre);
-    e->longest = sl_alloc(K, sizeof *e->longest);
+    e->middle = sl_alloc(middles, sizeof *e->middle);
+    e->rate = sl_alloc(K, sizeof *e->rate);
+    e->base = sl_alloc(K, sizeof *e->base);
     e->negated = sl_alloc(values, sizeof *e->negated);
     e->half = sl_alloc(padded, sizeof *e->half);
-    if (e->first == NULL || e->count == NULL || e->rows == NULL || e->centre == NULL || e->longest == NULL ||
-        e->negated == NULL || e->half == NULL) {
+    if (e->first == NULL || e->count == NULL || e->rows == NULL || e->centre == NULL || e->middle == NULL ||
+        e->rate == NULL || e->base == NULL || e->negated == NULL || e->half == NULL) {
         sl_exemplars_free(e);
         return SL_ERR_NOMEM;
     }
@@ -132,7 +159,6 @@ sl_exemplars_new(const double *x, const int64_t *start, ptrdiff_t K, ptrdiff_t d
         e->count[k] = start[k + 1] - start[k];
         fill_concept(e, x + start[k] * d, k);
         padded += round_up(e->count[k], 4);
-        e->most = round_up(e->count[k], 4) > e->most ? round_up(e->count[k], 4) : e->most;
     }
     *out = e;
     return SL_OK;
@@ -233,15 +259,14 @@ typedef struct {
 
 /* A thread's buffers. */
 typedef struct {
-    double *u;     /* (BLOCK, ld of the table) */
-    double *x;     /* (BLOCK, ld of the exemplars) */
-    float *block;  /* (d, BLOCK) */
-    float *values; /* (most, BLOCK) */
+    double *u;    /* (BLOCK, ld of the table) */
+    double *x;    /* (BLOCK, ld of the exemplars) */
+    float *block; /* (d, BLOCK) */
 } scratch;
 
-/* Loads the block's points; reach[l] is what float32 rounding is proportional to: the distance to the centre. */
+/* Loads the block's points; reach[l]: distance to the centre. */
 static void
-load_block(const job *w, const scratch *s, ptrdiff_t first, ptrdiff_t count, double *reach)
+load_block(const job *w, const scratch *s, ptrdiff_t first, ptrdiff_t count, float *reach)
 {
     const sl_exemplars *e = w->exemplars;
 
@@ -257,7 +282,7 @@ load_block(const job *w, const scratch *s, ptrdiff_t first, ptrdiff_t count, dou
         for (ptrdiff_t j = e->d; j < e->ld; j++) {
             s->x[l * e->ld + j] = 0.0;
         }
-        reach[l] = sqrt(square);
+        reach[l] = is_moderate(square) ? (float)sqrt(square) : HUGE_VALF;
     }
 }
 
@@ -266,20 +291,14 @@ visit_block(const job *w, const scratch *s, ptrdiff_t first)
 {
     const sl_exemplars *e = w->exemplars;
     const ptrdiff_t K = e->K, ld = w->table.ld, count = w->n - first < BLOCK ? w->n - first : BLOCK;
-    const double rounding = (double)(2 * e->d + 12) * 0x1p-24; /* twice (operands, products, d + 1 sums) */
-    double reach[BLOCK];
+    float reach[BLOCK];
 
     load_block(w, s, first, count, reach);
     for (ptrdiff_t k = 0; k < K; k++) {
-        const ptrdiff_t at = e->first[k], groups = (e->count[k] + 3) / 4;
+        const ptrdiff_t at = e->first[k];
         double squared[BLOCK];
-        float least[BLOCK], bound[BLOCK];
-        w->tier->member_values(s->block, e->negated + at * e->d, e->half + at, groups, e->d, s->values, least);
-        for (int l = 0; l < BLOCK; l++) {
-            const double doubt = rounding * e->longest[k] * (0.5 * e->longest[k] + reach[l]);
-            bound[l] = nextafterf((float)((double)least[l] + doubt), HUGE_VALF);
-        }
-        w->tier->member_nearest(s->values, bound, e->count[k], s->x, e->rows + at * e->ld, e->ld, squared);
+        w->tier->member_nearest(s->block, e->negated + at * e->d, e->half + at, e->count[k], e->d, e->rate[k],
+                                e->base[k], reach, s->x, e->rows + at * e->ld, e->ld, squared);
         for (ptrdiff_t l = 0; l < count; l++) {
             s->u[l * ld + k] = squared[l];
         }
@@ -318,7 +337,7 @@ sl_membership(const sl_exemplars *e, const double *z, ptrdiff_t n, const int64_t
 {
     job w = {e, z, n, node, lambda, rules, {NULL, NULL, NULL, round_up(e->K, 4)}, single, P, sl_tier_get()};
     const int threads = sl_threads(n_threads < 1 ? 1 : n_threads);
-    const ptrdiff_t ld = w.table.ld, doubles = BLOCK * (ld + e->ld), floats = BLOCK * (e->d + e->most);
+    const ptrdiff_t ld = w.table.ld, doubles = BLOCK * (ld + e->ld), floats = BLOCK * e->d;
     sl_status status;
     ptrdiff_t entries;
     double *wide = NULL;
@@ -349,7 +368,7 @@ sl_membership(const sl_exemplars *e, const double *z, ptrdiff_t n, const int64_t
         const ptrdiff_t me = sl_thread_index();
         double *u = wide + me * doubles;
         float *block = narrow + me * floats;
-        const scratch s = {u, u + BLOCK * ld, block, block + BLOCK * e->d};
+        const scratch s = {u, u + BLOCK * ld, block};
 #pragma omp for schedule(static)
         for (ptrdiff_t c = 0; c < rules->T; c++) {
             fill_node(&w.table, rules, e->K, c);

@@ -21,6 +21,19 @@ typedef struct {
     int32_t low, high;
 } edge;
 
+/* Of numbers that are not NaN. */
+static double
+larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+static double
+smaller(double a, double b)
+{
+    return a < b ? a : b;
+}
+
 typedef enum { CORES, HINTS, SEARCH, JOIN, READY } stage;
 
 /* Arrays are indexed by place (position in the search tree's order) unless they say otherwise. */
@@ -173,7 +186,7 @@ summarise_nodes(sl_mst *m, int cores)
             const int32_t a = m->node_component[node->left], b = m->node_component[node->right];
             m->node_component[t] = a == b ? a : -1;
             if (cores) {
-                m->node_core[t] = fmin(m->node_core[node->left], m->node_core[node->right]);
+                m->node_core[t] = smaller(m->node_core[node->left], m->node_core[node->right]);
             }
             continue;
         }
@@ -182,7 +195,7 @@ summarise_nodes(sl_mst *m, int cores)
         m->node_component[t] = m->component[first];
         m->node_core[t] = m->core[first];
         for (ptrdiff_t p = first + 1; p < end; p++) {
-            m->node_core[t] = fmin(m->node_core[t], m->core[p]);
+            m->node_core[t] = smaller(m->node_core[t], m->core[p]);
             if (m->component[p] != m->component[first]) {
                 m->node_component[t] = -1;
             }
@@ -237,7 +250,7 @@ offer(const sl_mst *m, ptrdiff_t p, ptrdiff_t r, double squared)
 static double
 reach(const sl_mst *m, ptrdiff_t p, ptrdiff_t r, double squared)
 {
-    return fmax(squared, fmax(m->core[p], m->core[r]));
+    return larger(squared, larger(m->core[p], m->core[r]));
 }
 
 /* First bounds from the near neighbours, of which those in the own component are passed over for good. */
@@ -255,7 +268,7 @@ take_hints(const sl_mst *m, ptrdiff_t p)
     }
     m->used[p] = (int32_t)used;
     if (m->hints > 0) {
-        m->lower[p] = fmax(m->lower[p], squared[used < m->hints ? used : m->hints - 1]);
+        m->lower[p] = larger(m->lower[p], squared[used < m->hints ? used : m->hints - 1]);
     }
     for (ptrdiff_t t = used; t < m->hints && squared[t] <= m->best[p]; t++) {
         if (m->component[place[t]] != m->component[p]) {
@@ -267,47 +280,71 @@ take_hints(const sl_mst *m, ptrdiff_t p)
 
 /* The points of one block that look for an edge. */
 typedef struct {
+    sl_space_walk walk;
     const sl_mst *m;
-    const sl_tier *tier;
-    const double *block;
     ptrdiff_t first, count;
-    int active[SL_SPACE_BLOCK];
+    unsigned active;
 } seekers;
 
-/* Whether the l-th could gain from points at squared weight `squared` or more whose lowest index is `least`. */
+/* How far the active ones look from now on. */
+static void
+set_bounds(seekers *q)
+{
+    for (unsigned rest = q->active; rest != 0; rest &= rest - 1) {
+        const int l = __builtin_ctz(rest);
+        const double own = q->m->best[q->first + l], all = bound_of(q->m, q->first + l);
+        q->walk.bound[l] = own < all ? own : all;
+    }
+}
+
+/* Whether seeker l, whose best edge is as light as the bound, could win the tie with an edge to a point of index `least` or more. */
 static int
-could_gain(const seekers *q, ptrdiff_t l, double squared, int32_t node)
+could_win_tie(const seekers *q, int l, int32_t least)
 {
     const sl_mst *m = q->m;
     const ptrdiff_t p = q->first + l;
-    const double bound = fmin(m->best[p], bound_of(m, p));
-
-    if (!q->active[l] || m->node_component[node] == m->component[p] || squared > bound) {
-        return 0;
-    }
-    if (squared < bound || m->best_place[p] < 0 || m->best[p] > squared) {
-        return 1;
-    }
-    const int32_t *order = m->s->order; /* it can only win the tie */
-    const int32_t least = m->s->node[node].least, i = order[p], j = order[m->best_place[p]];
+    const int32_t *order = m->s->order;
+    const int32_t i = order[p], j = order[m->best_place[p]];
     const int32_t low = i < j ? i : j, high = i < j ? j : i;
+
     if (least < i) {
         return least < low || (least == low && i <= high);
     }
     return i < low || (i == low && least < high);
 }
 
-static void
-scan(const seekers *q, ptrdiff_t block, ptrdiff_t l)
+static unsigned
+could_gain(const sl_space_walk *w, const sl_space_visit *visit, unsigned lanes)
 {
+    const seekers *q = (const seekers *)w;
+    const sl_mst *m = q->m;
+    const int32_t inside = m->node_component[visit->node], least = m->s->node[visit->node].least;
+
+    for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
+        const int l = __builtin_ctz(rest);
+        const ptrdiff_t p = q->first + l;
+        const double squared = visit->squared[l];
+        if (inside == m->component[p] ||
+            (squared == w->bound[l] && m->best_place[p] >= 0 && m->best[p] <= squared && !could_win_tie(q, l, least))) {
+            lanes &= ~(1U << l);
+        }
+    }
+    return lanes;
+}
+
+static void
+scan(sl_space_walk *w, ptrdiff_t block, int l)
+{
+    seekers *q = (seekers *)w;
     const sl_mst *m = q->m;
     const ptrdiff_t p = q->first + l, begin = block * SL_SPACE_BLOCK;
-    const double bound = fmin(m->best[p], bound_of(m, p));
+    const double bound = w->bound[l];
     double squared[SL_SPACE_BLOCK];
+    unsigned lanes = w->tier->space_points(sl_space_block(m->s, block), w->block + l, m->s->d, bound, squared);
 
-    q->tier->space_points(sl_space_block(m->s, block), q->block + l, m->s->d, bound, squared);
-    for (ptrdiff_t r = begin; r < begin + SL_SPACE_BLOCK && r < m->s->n; r++) {
-        if (squared[r - begin] <= bound && m->component[r] != m->component[p]) {
+    for (; lanes != 0; lanes &= lanes - 1) {
+        const ptrdiff_t r = begin + __builtin_ctz(lanes);
+        if (r < m->s->n && m->component[r] != m->component[p]) {
             const double weight = reach(m, p, r, squared[r - begin]);
             if (weight <= bound) {
                 offer(m, p, r, weight);
@@ -316,77 +353,39 @@ scan(const seekers *q, ptrdiff_t block, ptrdiff_t l)
     }
     if (m->best[p] < bound) {
         offer_bound(m, p, m->best[p]);
-    }
-}
-
-/* Lower bounds of the edges into a node; the least over the seekers that could gain, inf if none could. */
-static double
-approach(const seekers *q, int32_t node, sl_space_visit *visit)
-{
-    const sl_mst *m = q->m;
-    double nearest = HUGE_VAL;
-
-    visit->node = node;
-    q->tier->space_box(q->block, m->s->boxes + node * m->s->d * 2, m->s->d, visit->squared);
-    for (ptrdiff_t l = 0; l < q->count; l++) {
-        visit->squared[l] = fmax(visit->squared[l], fmax(m->core[q->first + l], m->node_core[node]));
-        if (visit->squared[l] < nearest && could_gain(q, l, visit->squared[l], node)) {
-            nearest = visit->squared[l];
-        }
-    }
-    return nearest;
-}
-
-static void
-walk(const seekers *q)
-{
-    const sl_space_node *nodes = q->m->s->node;
-    sl_space_visit stack[SL_SPACE_DEPTH];
-    ptrdiff_t top = 0;
-
-    approach(q, 0, &stack[top++]);
-    while (top > 0) {
-        const sl_space_visit *visit = &stack[--top];
-        const sl_space_node *node = &nodes[visit->node];
-        int wanted = 0;
-        for (ptrdiff_t l = 0; l < q->count; l++) {
-            if (could_gain(q, l, visit->squared[l], visit->node)) {
-                wanted = 1;
-                if (node->left < 0) {
-                    scan(q, node->first, l);
-                }
-            }
-        }
-        if (wanted && node->left >= 0) {
-            sl_space_visit left, right;
-            const double a = approach(q, node->left, &left), b = approach(q, node->right, &right);
-            const int left_first = a < b || (a == b && nodes[left.node].least < nodes[right.node].least);
-            stack[top++] = left_first ? right : left; /* the nearer one on top */
-            stack[top++] = left_first ? left : right;
-        }
+        set_bounds(q);
     }
 }
 
 static void
 seek_block(const sl_mst *m, ptrdiff_t block)
 {
-    seekers q = {.m = m, .tier = sl_tier_get(), .block = sl_space_block(m->s, block), .first = block * SL_SPACE_BLOCK};
-    int any = 0;
+    seekers q = {.walk = {.space = m->s,
+                          .tier = sl_tier_get(),
+                          .block = sl_space_block(m->s, block),
+                          .least = m->node_core,
+                          .screen = could_gain,
+                          .scan = scan},
+                 .m = m,
+                 .first = block * SL_SPACE_BLOCK};
 
     q.count = sl_space_min(SL_SPACE_BLOCK, m->s->n - q.first);
-    for (ptrdiff_t l = 0; l < q.count; l++) {
-        q.active[l] = m->lower[q.first + l] <= bound_of(m, q.first + l);
-        any |= q.active[l];
+    for (ptrdiff_t l = 0; l < SL_SPACE_BLOCK; l++) {
+        q.walk.bound[l] = -1.0;
+        q.walk.floor[l] = l < q.count ? m->core[q.first + l] : 0.0;
+        if (l < q.count && m->lower[q.first + l] <= bound_of(m, q.first + l)) {
+            q.active |= 1U << l;
+        }
     }
-    if (!any) {
+    if (q.active == 0) {
         return;
     }
-    walk(&q);
-    for (ptrdiff_t l = 0; l < q.count; l++) {
-        const ptrdiff_t p = q.first + l;
-        if (q.active[l]) { /* components only grow, so what holds now will hold in the next round */
-            m->lower[p] = fmax(m->lower[p], fmin(m->best[p], bound_of(m, p)));
-        }
+    set_bounds(&q);
+    sl_space_descend(&q.walk);
+    for (unsigned rest = q.active; rest != 0; rest &= rest - 1) {
+        const ptrdiff_t p = q.first + __builtin_ctz(rest);
+        /* components only grow, so what holds now will hold in the next round */
+        m->lower[p] = larger(m->lower[p], q.walk.bound[p - q.first]);
     }
 }
 

@@ -66,17 +66,18 @@ typedef struct {
                        double *restrict out);
     double (*rand_distance)(const float *restrict x, const float *restrict y, ptrdiff_t k);
     /* Squared distances of one point to a block, of a block to a box; see tier_space_inl.h. */
-    void (*space_points)(const double *restrict block, const double *restrict q, ptrdiff_t d, double bound,
-                         double *restrict out);
-    void (*space_box)(const double *restrict block, const double *restrict box, ptrdiff_t d, double *restrict out);
+    unsigned (*space_within)(const double *restrict squared, const double *restrict bound);
+    unsigned (*space_points)(const double *restrict block, const double *restrict q, ptrdiff_t d, double bound,
+                             double *restrict out);
+    unsigned (*space_box)(const double *restrict block, const double *restrict box, ptrdiff_t d,
+                          const double *restrict floor, const double *restrict bound, double *restrict out);
 
     void (*cells_find)(const float *restrict p, const float *restrict q, float sign, int fine, ptrdiff_t n,
                        float *restrict v, int32_t *restrict cell);
 
     /* See tier_member_inl.h. */
-    void (*member_values)(const float *restrict block, const float *restrict negated, const float *restrict half,
-                          ptrdiff_t groups, ptrdiff_t d, float *restrict value, float *restrict least);
-    void (*member_nearest)(const float *restrict value, const float *restrict bound, ptrdiff_t m,
+    void (*member_nearest)(const float *restrict block, const float *restrict negated, const float *restrict half,
+                           ptrdiff_t m, ptrdiff_t d, float rate, float base, const float *restrict reach,
                            const double *restrict x, const double *restrict exemplars, ptrdiff_t ld,
                            double *restrict best);
     void (*member_nearness)(double *restrict u, ptrdiff_t K, double at_exemplar);

@@ -25,17 +25,27 @@ v_bits(vi mask)
 
 enum { MEMBER_VECTORS = SL_SPACE_BLOCK / SL_LANES };
 
-/* value[e][l] = half[e] + sum_j block[j][l] negated[e / 4][j][e % 4]: half the squared distance without the point's own square.  least[l] is the least of
- * them that is a number, inf if there is none. */
-static void
-member_values(const float *restrict block, const float *restrict negated, const float *restrict half, ptrdiff_t groups,
-              ptrdiff_t d, float *restrict value, float *restrict least)
+SL_INLINE double
+member_apart(const double *restrict x, const double *restrict y, ptrdiff_t ld)
 {
-    vf low[MEMBER_VECTORS];
+    v4 sum = {0.0, 0.0, 0.0, 0.0};
 
+    for (ptrdiff_t j = 0; j < ld; j += 4) {
+        const v4 t = *(const v4_any *)(x + j) - *(const v4_any *)(y + j);
+        sum += t * t;
+    }
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+/* least[l] and second[l]: the two smallest of half[e] + sum_j block[j][l] negated[e / 4][j][e % 4], numbers all of them; at[l]: e of the smallest. */
+SL_INLINE void
+member_two(const float *restrict block, const float *restrict negated, const float *restrict half, ptrdiff_t groups,
+           ptrdiff_t d, vf low[MEMBER_VECTORS], vf second[MEMBER_VECTORS], vi at[MEMBER_VECTORS])
+{
     SL_UNROLL
     for (int v = 0; v < MEMBER_VECTORS; v++) {
-        low[v] = v_all(HUGE_VALF);
+        low[v] = second[v] = v_all(HUGE_VALF);
+        at[v] = (vi){0};
     }
     for (ptrdiff_t g = 0; g < groups; g++) {
         const float *e = negated + g * d * 4;
@@ -64,43 +74,48 @@ member_values(const float *restrict block, const float *restrict negated, const 
         }
         SL_UNROLL
         for (int i = 0; i < 4; i++) {
+            const vi here = (vi){0} + (int32_t)(4 * g + i);
             SL_UNROLL
             for (int v = 0; v < MEMBER_VECTORS; v++) {
-                low[v] = rand_min(acc[i][v], low[v]); /* of NaN and a number, the second operand */
-                v_store(value + (4 * g + i) * SL_SPACE_BLOCK + v * SL_LANES, acc[i][v]);
+                const vf value = acc[i][v];
+                const vi less = (vi)(value < low[v]);
+                const vf loser = (vf)(((vi)low[v] & less) | ((vi)value & ~less));
+                second[v] = rand_min(loser, second[v]);
+                at[v] = (here & less) | (at[v] & ~less);
+                low[v] = rand_min(value, low[v]);
             }
         }
-    }
-    SL_UNROLL
-    for (int v = 0; v < MEMBER_VECTORS; v++) {
-        v_store(least + v * SL_LANES, low[v]);
     }
 }
 
-/* best[l] = squared distance of point l to the nearest of those of the m exemplars whose value is not above bound[l].  x (16, ld), exemplars (m, ld), ld
- * a multiple of 4, padded with zeros. */
+/* best[l] = squared distance of point l to the nearest of m exemplars, by differences in double.  float32 names the nearest; where its rounding,
+ * below rate (base + reach[l]) plus what double itself rounds, leaves a doubt, all are measured.  x (16, ld), exemplars (m, ld), ld a multiple of 4,
+ * padded with zeros. */
 static void
-member_nearest(const float *restrict value, const float *restrict bound, ptrdiff_t m, const double *restrict x,
+member_nearest(const float *restrict block, const float *restrict negated, const float *restrict half, ptrdiff_t m,
+               ptrdiff_t d, float rate, float base, const float *restrict reach, const double *restrict x,
                const double *restrict exemplars, ptrdiff_t ld, double *restrict best)
 {
-    for (int l = 0; l < SL_SPACE_BLOCK; l++) {
-        best[l] = HUGE_VAL;
+    vf low[MEMBER_VECTORS], second[MEMBER_VECTORS];
+    vi at[MEMBER_VECTORS];
+    int32_t nearest[SL_SPACE_BLOCK];
+    unsigned doubt = 0;
+
+    member_two(block, negated, half, (m + 3) / 4, d, low, second, at);
+    SL_UNROLL
+    for (int v = 0; v < MEMBER_VECTORS; v++) {
+        const vf size = v_all(base) + v_load(reach + v * SL_LANES);
+        const vf bound = low[v] + ((v_all(rate) + v_all(0x1p-46F) * size) * size + v_all(1e-38F));
+        doubt |= v_bits(~(vi)(second[v] > bound)) << (v * SL_LANES);
+        memcpy(nearest + v * SL_LANES, &at[v], sizeof at[v]);
     }
-    for (ptrdiff_t e = 0; e < m; e++) {
-        unsigned bits = 0;
-        SL_UNROLL
-        for (int v = 0; v < MEMBER_VECTORS; v++) {
-            const vi above = (vi)(v_load(value + e * SL_SPACE_BLOCK + v * SL_LANES) > v_load(bound + v * SL_LANES));
-            bits |= v_bits(~above) << (v * SL_LANES);
-        }
-        for (; bits != 0; bits &= bits - 1) {
-            const int l = __builtin_ctz(bits);
-            v4 sum = {0.0, 0.0, 0.0, 0.0};
-            for (ptrdiff_t j = 0; j < ld; j += 4) {
-                const v4 t = *(const v4_any *)(x + l * ld + j) - *(const v4_any *)(exemplars + e * ld + j);
-                sum += t * t;
-            }
-            const double squared = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    for (int l = 0; l < SL_SPACE_BLOCK; l++) {
+        best[l] = member_apart(x + l * ld, exemplars + nearest[l] * ld, ld);
+    }
+    for (; doubt != 0; doubt &= doubt - 1) {
+        const int l = __builtin_ctz(doubt);
+        for (ptrdiff_t e = 0; e < m; e++) {
+            const double squared = member_apart(x + l * ld, exemplars + e * ld, ld);
             best[l] = squared < best[l] ? squared : best[l];
         }
     }
