@@ -3,17 +3,14 @@
 
 enum {
     LINE = 16, /* floats of a cache line */
-    AHEAD = 64 /* floats that are asked for ahead of their use */
+    CHUNK =
+        256, /* floats of a row that are asked for side by side: memory likes a thousand bytes in one place better than lines of many rows */
 };
 
 /* acc[i] += LINE products, in order, of x row i and the SL_LANES rows at w; m is a constant where this is inlined. */
 SL_INLINE void
 thin_line(const int m, const float *x, ptrdiff_t ldx, const float *w, ptrdiff_t ldw, vf acc[SL_THIN_ROWS])
 {
-    SL_UNROLL
-    for (int r = 0; r < SL_LANES; r++) {
-        __builtin_prefetch(w + r * ldw + AHEAD, 0, 2);
-    }
     SL_UNROLL
     for (int h = 0; h < LINE; h += 4) {
         vf column[4];
@@ -44,14 +41,29 @@ thin_rest(const int m, const float *x, ptrdiff_t ldx, const float *w, ptrdiff_t 
     }
 }
 
-/* One block of K: acc[g][i] = sums of x row i with the rows g * SL_LANES .. of w.  The groups take turns line by line, which hides the latency of
- * the sums; where all rows of w begin at the same place of a page they come one after the other, because caches and memory banks then take
- * fewer rows at a time (measured: 1.2 to 1.7 times the bandwidth there). */
+/* Asks for the part of the chunk after the one that column p lies in, SL_LANES lines of one row; where the rows end, for the beginning of the rows
+ * `below` further down.  w points to column 0. */
 SL_INLINE void
-thin_block(const int m, const float *x, ptrdiff_t ldx, const float *w, ptrdiff_t ldw, ptrdiff_t k,
-           vf acc[SL_NV][SL_THIN_ROWS])
+thin_ahead(const float *w, ptrdiff_t ldw, ptrdiff_t k, ptrdiff_t p, ptrdiff_t below)
 {
-    const ptrdiff_t whole = k - k % LINE;
+    const ptrdiff_t s = p % CHUNK / LINE, next = p - p % CHUNK + CHUNK;
+    const float *from = w + (s * SL_LANES / (CHUNK / LINE)) * ldw + s % (CHUNK / LINE / SL_LANES) * (SL_LANES * LINE);
+
+    from += next < k ? next : below * ldw;
+    SL_UNROLL
+    for (int l = 0; l < SL_LANES; l++) {
+        __builtin_prefetch(from + l * LINE, 0, 2);
+    }
+}
+
+/* Columns k0 .. k0 + k of the block: acc[g][i] = sums of x row i with the rows g * SL_LANES .. of w.  The groups take turns line by line, which
+ * hides the latency of the sums; where all rows of w begin at the same place of a page they come one after the other, because caches and memory
+ * banks then take fewer rows at a time. */
+SL_INLINE void
+thin_block(const int m, const float *x, ptrdiff_t ldx, const float *w, ptrdiff_t ldw, ptrdiff_t length, ptrdiff_t k0,
+           ptrdiff_t k, vf acc[SL_NV][SL_THIN_ROWS])
+{
+    const ptrdiff_t whole = k - k % LINE, end = k0 + whole;
 
     SL_UNROLL
     for (int g = 0; g < SL_NV; g++) {
@@ -63,41 +75,47 @@ thin_block(const int m, const float *x, ptrdiff_t ldx, const float *w, ptrdiff_t
     if (ldw % 1024 == 0) {
         SL_UNROLL
         for (int g = 0; g < SL_NV; g++) {
-            for (ptrdiff_t p = 0; p < whole; p += LINE) {
+            for (ptrdiff_t p = k0; p < end; p += LINE) {
+                thin_ahead(w + g * SL_LANES * ldw, ldw, length, p, SL_LANES);
                 thin_line(m, x + p, ldx, w + g * SL_LANES * ldw + p, ldw, acc[g]);
             }
         }
     } else {
-        for (ptrdiff_t p = 0; p < whole; p += LINE) {
+        for (ptrdiff_t p = k0; p < end; p += LINE) {
             SL_UNROLL
             for (int g = 0; g < SL_NV; g++) {
+                thin_ahead(w + g * SL_LANES * ldw, ldw, length, p, SL_NR);
                 thin_line(m, x + p, ldx, w + g * SL_LANES * ldw + p, ldw, acc[g]);
             }
         }
     }
     SL_UNROLL
     for (int g = 0; g < SL_NV; g++) {
-        thin_rest(m, x + whole, ldx, w + g * SL_LANES * ldw + whole, ldw, k - whole, acc[g]);
+        thin_rest(m, x + end, ldx, w + g * SL_LANES * ldw + end, ldw, k - whole, acc[g]);
     }
 }
 
-/* y (m, SL_NR) = x w^T + bias; m is a constant where this is inlined. */
+/* y (m, SL_NR) = x w^T + bias + addend; m is a constant where this is inlined. */
 SL_INLINE void
 thin_sums(const int m, const float *x, ptrdiff_t ldx, const float *w, ptrdiff_t ldw, ptrdiff_t k, ptrdiff_t kblock,
-          const float *bias, float *y, ptrdiff_t ldy)
+          const float *bias, const float *addend, float *y, ptrdiff_t ldy)
 {
     vf total[SL_NV][SL_THIN_ROWS], acc[SL_NV][SL_THIN_ROWS];
 
-    thin_block(m, x, ldx, w, ldw, sl_least(kblock, k), total);
+    thin_block(m, x, ldx, w, ldw, k, 0, sl_least(kblock, k), total);
     SL_UNROLL
     for (int g = 0; g < SL_NV; g++) {
         SL_UNROLL
         for (int i = 0; i < m && bias != NULL; i++) {
             total[g][i] = total[g][i] + v_load(bias + g * SL_LANES);
         }
+        SL_UNROLL
+        for (int i = 0; i < m && addend != NULL; i++) {
+            total[g][i] = total[g][i] + v_load(addend + i * ldy + g * SL_LANES);
+        }
     }
     for (ptrdiff_t k0 = kblock; k0 < k; k0 += kblock) {
-        thin_block(m, x + k0, ldx, w + k0, ldw, sl_least(kblock, k - k0), acc);
+        thin_block(m, x, ldx, w, ldw, k, k0, sl_least(kblock, k - k0), acc);
         SL_UNROLL
         for (int g = 0; g < SL_NV; g++) {
             SL_UNROLL
@@ -117,20 +135,20 @@ thin_sums(const int m, const float *x, ptrdiff_t ldx, const float *w, ptrdiff_t 
 
 #define SL_THIN_CASE(rows)                                                                                             \
     case rows:                                                                                                         \
-        thin_sums(rows, x, ldx, w, ldw, k, kblock, bias, y, ldy);                                                      \
+        thin_sums(rows, x, ldx, w, ldw, k, kblock, bias, addend, y, ldy);                                              \
         break;
 
-/* y (m, SL_NR) = act(x (m, k) w (SL_NR, k)^T + bias), 1 <= m <= SL_THIN_ROWS, k >= 1 */
+/* y (m, SL_NR) = act(x (m, k) w (SL_NR, k)^T + bias + addend), addend like y or NULL, 1 <= m <= SL_THIN_ROWS, k >= 1 */
 static void
 gemm_thin(const float *x, ptrdiff_t m, ptrdiff_t ldx, const float *w, ptrdiff_t ldw, ptrdiff_t k, ptrdiff_t kblock,
-          const float *bias, sl_activation activation, float *y, ptrdiff_t ldy)
+          const float *bias, const float *addend, sl_activation activation, float *y, ptrdiff_t ldy)
 {
     switch (m) {
         SL_THIN_CASE(1)
         SL_THIN_CASE(2)
         SL_THIN_CASE(3)
     default:
-        thin_sums(SL_THIN_ROWS, x, ldx, w, ldw, k, kblock, bias, y, ldy);
+        thin_sums(SL_THIN_ROWS, x, ldx, w, ldw, k, kblock, bias, addend, y, ldy);
     }
     for (ptrdiff_t i = 0; i < m; i++) {
         map_activate(y + i * ldy, SL_NR, activation, y + i * ldy);
