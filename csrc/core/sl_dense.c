@@ -1,24 +1,24 @@
 /* Dense layers.  Contract: sl_gemm.h.
  *
- * x is the left operand, packed once per 960 rows; panels of w are packed as they are used, or were packed beforehand.  A task is a rectangle of y. */
+ * x is read where it lies; panels of w are packed as they are used, or were packed beforehand.  A task is a rectangle of y, whose panels of one block
+ * of K stay in the second-level cache while the rows pass by. */
 #include <string.h>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "sl/sl_cpu.h"
 #include "sl_gemm_private.h"
 
 enum {
-    ROWS_AT_A_TIME = 960,   /* of x, packed at a time */
+    TASK_ROWS = 480,        /* most rows of a task */
+    TASK_PANELS = 12,       /* most panels of a task: 12 x 16 columns x 320 floats = 245 kB of the second-level cache */
     SERIAL_BELOW = 1 << 18, /* fewer multiply-adds than this are not worth a second thread */
 };
 
 typedef struct {
-    const float *x, *w, *packed, *bias;
+    const float *x, *w, *packed, *bias, *addend;
     float *y;
-    ptrdiff_t k, n, kblock;
+    ptrdiff_t m, k, n, kblock;
+    ptrdiff_t rows, panels;      /* of a task */
+    ptrdiff_t right, edge, each; /* floats of a thread's packed panels, of its last columns, of both */
     sl_activation activation;
 } job;
 
@@ -87,130 +87,155 @@ sl_dense_packed_check(ptrdiff_t n, ptrdiff_t k, const float *packed, ptrdiff_t s
     return size == expected && memcmp(packed, &header, sizeof header) == 0 ? SL_OK : SL_ERR_ARG;
 }
 
-/* Rows row0 .. row0 + rows of the m packed ones, columns from .. to of y; y points to row 0 of the packed ones. */
-static void
-run_task(const job *d, const sl_tier *tier, const float *left, ptrdiff_t m, ptrdiff_t row0, ptrdiff_t rows,
-         ptrdiff_t from, ptrdiff_t to, float *y, float *panel, float *edge)
+/* Packed panels first .. first + panels of w, one block of K. */
+static const float *
+panels_of(const job *d, const sl_tier *tier, ptrdiff_t k0, ptrdiff_t depth, ptrdiff_t first, ptrdiff_t panels,
+          float *own)
 {
-    const ptrdiff_t height = sl_round_up(m, tier->mr), width = sl_round_up(d->n, tier->nr);
+    if (d->packed != NULL) {
+        return d->packed + k0 * sl_round_up(d->n, tier->nr) + first * tier->nr * depth;
+    }
+    for (ptrdiff_t j = first * tier->nr; j < sl_min((first + panels) * tier->nr, d->n); j += tier->nr) {
+        tier->pack_b(d->w + j * d->k + k0, d->k, sl_min(tier->nr, d->n - j), depth, own);
+        own += tier->nr * depth;
+    }
+    return own - panels * tier->nr * depth;
+}
 
-    for (ptrdiff_t k0 = 0; k0 < d->k; k0 += d->kblock) {
-        const ptrdiff_t depth = sl_min(d->kblock, d->k - k0);
-        const float *a = left + k0 * height + row0 * depth;
-        for (ptrdiff_t j = from; j < to; j += tier->nr) {
-            const sl_piece piece = {.column = 0, .length = sl_min(tier->nr, to - j), .offset = j};
-            const sl_epilogue e = {.bias_col = d->bias != NULL ? d->bias + j : NULL,
-                                   .first = k0 == 0,
-                                   .last = k0 + depth == d->k,
-                                   .activation = d->activation};
-            const float *b = panel;
-            if (d->packed != NULL) {
-                b = d->packed + k0 * width + j * depth;
-            } else {
-                tier->pack_b(d->w + j * d->k + k0, d->k, piece.length, depth, panel);
-            }
-            sl_gemm_run_panel(tier, a, rows, depth, b, tier->nr, &piece, 1, y + row0 * d->n, d->n, &e, edge);
-        }
+static void
+copy_columns(const float *src, ptrdiff_t ld_src, ptrdiff_t rows, ptrdiff_t columns, float *dst, ptrdiff_t ld_dst)
+{
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        memcpy(dst + i * ld_dst, src + i * ld_src, (size_t)columns * sizeof *dst);
     }
 }
 
-/* Packs m rows of x, block of K by block of K. */
+/* A rectangle of y; columns that do not fill a panel are summed in `edge`. */
 static void
-pack_left(const job *d, const sl_tier *tier, const float *x, ptrdiff_t m, float *left, int n_threads)
+run_task(const job *d, const sl_tier *tier, ptrdiff_t row0, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t panels,
+         float *own)
 {
-    const ptrdiff_t height = sl_round_up(m, tier->mr);
+    const ptrdiff_t nr = tier->nr, whole = sl_min(panels, d->n / nr - first), from = (first + whole) * nr,
+                    rest = panels > whole ? d->n - from : 0;
+    float *edge = own + d->right, bias[SL_NR_MAX] = {0.0F}, *y = d->y + row0 * d->n;
+    const float *addend = d->addend != NULL ? d->addend + row0 * d->n : NULL;
 
-#pragma omp parallel for num_threads(n_threads) if (n_threads > 1 && m * d->k > (1 << 17)) schedule(static)
-    for (ptrdiff_t i = 0; i < m; i += tier->mr) {
-        for (ptrdiff_t k0 = 0; k0 < d->k; k0 += d->kblock) {
-            const ptrdiff_t depth = sl_min(d->kblock, d->k - k0);
-            tier->pack_a(x + i * d->k + k0, d->k, sl_min(tier->mr, m - i), depth, left + k0 * height + i * depth);
+    if (rest > 0 && d->bias != NULL) {
+        memcpy(bias, d->bias + from, (size_t)rest * sizeof *bias);
+    }
+    if (rest > 0 && addend != NULL) {
+        copy_columns(addend + from, d->n, rows, rest, edge, nr);
+    }
+    for (ptrdiff_t k0 = 0; k0 < d->k; k0 += d->kblock) {
+        const ptrdiff_t depth = sl_min(d->kblock, d->k - k0);
+        const float *x = d->x + row0 * d->k + k0, *b = panels_of(d, tier, k0, depth, first, panels, own);
+        sl_epilogue e = {.bias_col = d->bias != NULL ? d->bias + first * nr : NULL,
+                         .addend = addend != NULL ? addend + first * nr : NULL,
+                         .ld_addend = d->n,
+                         .first = k0 == 0,
+                         .last = k0 + depth == d->k,
+                         .activation = d->activation};
+        tier->gemm_direct(x, d->k, rows, depth, b, whole, y + first * nr, d->n, &e);
+        if (rest > 0) {
+            e.bias_col = d->bias != NULL ? bias : NULL;
+            e.addend = addend != NULL ? edge : NULL;
+            e.ld_addend = nr;
+            tier->gemm_direct(x, d->k, rows, depth, b + whole * nr * depth, 1, edge, nr, &e);
         }
+    }
+    if (rest > 0) {
+        copy_columns(edge, nr, rows, rest, y + from, d->n);
     }
 }
 
 /* Few rows: nothing is packed but the columns that do not fill a panel. */
 static void
-run_thin(const job *d, const sl_tier *tier, ptrdiff_t m, float *work, ptrdiff_t each, int n_threads)
+run_thin(const job *d, const sl_tier *tier, float *work, int n_threads)
 {
-    const ptrdiff_t whole = d->n / tier->nr, height = sl_round_up(m, tier->mr);
+    const ptrdiff_t nr = tier->nr, whole = d->n / nr;
 
-#pragma omp parallel for num_threads(n_threads) if (n_threads > 1) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(n_threads) if (n_threads > 1) schedule(static)
     for (ptrdiff_t panel = 0; panel < whole; panel++) {
-        const ptrdiff_t j = panel * tier->nr;
-        tier->gemm_thin(d->x, m, d->k, d->w + j * d->k, d->k, d->k, d->kblock, d->bias != NULL ? d->bias + j : NULL,
-                        d->activation, d->y + j, d->n);
+        const ptrdiff_t j = panel * nr;
+        tier->gemm_thin(d->x, d->m, d->k, d->w + j * d->k, d->k, d->k, d->kblock, d->bias != NULL ? d->bias + j : NULL,
+                        d->addend != NULL ? d->addend + j : NULL, d->activation, d->y + j, d->n);
     }
-    if (whole * tier->nr < d->n) {
-        float *own = work + height * d->k;
-        pack_left(d, tier, d->x, m, work, 1);
-        run_task(d, tier, work, m, 0, m, whole * tier->nr, d->n, d->y, own, own + each);
+    if (whole * nr < d->n) {
+        run_task(d, tier, 0, d->m, whole, 1, work);
     }
 }
 
-/* Columns of y per task: few panels where each is used for few rows only, more where the left block should be used often. */
-static ptrdiff_t
-columns_per_task(const job *d, const sl_tier *tier, ptrdiff_t m, ptrdiff_t row_tiles, int n_threads)
-{
-    const ptrdiff_t panels = sl_ceil_div(d->n, tier->nr);
-    ptrdiff_t each = m <= 8 ? 1 : 12;
-
-    while (each > 1 && row_tiles * sl_ceil_div(panels, each) < 4 * (ptrdiff_t)n_threads) {
-        each--;
-    }
-    return each * tier->nr;
-}
-
-/* y = act(bias) for k = 0. */
+/* y = act(bias + addend) for k = 0. */
 static void
-without_terms(const job *d, const sl_tier *tier, ptrdiff_t m)
+without_terms(const job *d, const sl_tier *tier)
 {
-    for (ptrdiff_t i = 0; i < m; i++) {
+    for (ptrdiff_t i = 0; i < d->m; i++) {
+        float *y = d->y + i * d->n;
         for (ptrdiff_t j = 0; j < d->n; j++) {
-            d->y[i * d->n + j] = d->bias != NULL ? d->bias[j] : 0.0F;
+            y[j] = (d->bias != NULL ? d->bias[j] : 0.0F) + (d->addend != NULL ? d->addend[i * d->n + j] : 0.0F);
         }
-        tier->map_activate(d->y + i * d->n, d->n, d->activation, d->y + i * d->n);
+        tier->map_activate(y, d->n, d->activation, y);
     }
 }
 
+/* Rows and panels of a task: as many as the caches like, fewer where there would not be work for all threads. */
 static void
-run_rows(const job *d, const sl_tier *tier, ptrdiff_t first, ptrdiff_t m, float *work, ptrdiff_t left_floats,
-         ptrdiff_t each, int n_threads)
+cut_tasks(job *d, const sl_tier *tier, int n_threads)
 {
-    const ptrdiff_t mc = SL_GEMM_MC / tier->mr * tier->mr, row_tiles = sl_ceil_div(m, mc);
-    const ptrdiff_t columns = columns_per_task(d, tier, m, row_tiles, n_threads),
-                    tasks = row_tiles * sl_ceil_div(d->n, columns);
-    const ptrdiff_t panel_floats = tier->nr * d->kblock;
+    const ptrdiff_t panels = sl_ceil_div(d->n, tier->nr), least = n_threads > 1 ? 4 * (ptrdiff_t)n_threads : 1;
+    const ptrdiff_t row_tasks = sl_ceil_div(d->m, TASK_ROWS);
 
-    pack_left(d, tier, d->x + first * d->k, m, work, n_threads);
+    d->rows = sl_round_up(sl_ceil_div(d->m, row_tasks), tier->mr);
+    d->panels = sl_ceil_div(panels, sl_ceil_div(panels, TASK_PANELS));
+    while (d->panels > 1 && row_tasks * sl_ceil_div(panels, d->panels) < least) {
+        d->panels--;
+    }
+    d->right = d->packed == NULL ? sl_round_up(d->panels * tier->nr * d->kblock, 16) : 0;
+    d->edge = d->n % tier->nr != 0 ? sl_round_up(sl_min(d->rows, d->m) * tier->nr, 16) : 0;
+    d->each = d->right + d->edge;
+}
+
+static void
+run_tasks(const job *d, const sl_tier *tier, float *work, int n_threads)
+{
+    const ptrdiff_t panels = sl_ceil_div(d->n, tier->nr), row_tasks = sl_ceil_div(d->m, d->rows),
+                    tasks = row_tasks * sl_ceil_div(panels, d->panels);
+
 #pragma omp parallel for num_threads(n_threads) if (n_threads > 1) schedule(dynamic, 1)
     for (ptrdiff_t task = 0; task < tasks; task++) {
-        const ptrdiff_t row0 = task % row_tiles * mc, from = task / row_tiles * columns;
-#ifdef _OPENMP
-        float *own = work + left_floats + omp_get_thread_num() * each;
-#else
-        float *own = work + left_floats;
-#endif
-        run_task(d, tier, work, m, row0, sl_min(mc, m - row0), from, sl_min(from + columns, d->n), d->y + first * d->n,
-                 own, own + sl_round_up(panel_floats, 16));
+        const ptrdiff_t row0 = task % row_tasks * d->rows, first = task / row_tasks * d->panels;
+        run_task(d, tier, row0, sl_min(d->rows, d->m - row0), first, sl_min(d->panels, panels - first),
+                 work + sl_thread_index() * d->each);
     }
 }
 
 sl_status
 sl_dense_f32(const float *x, ptrdiff_t m, ptrdiff_t k, const float *w, ptrdiff_t n, const float *packed,
-             const float *bias, sl_activation activation, float *y, int n_threads)
+             const float *bias, const float *addend, sl_activation activation, float *y, int n_threads)
 {
     const sl_tier *tier = sl_tier_get();
-    const job d = {
-        x,         w, packed != NULL ? packed + SL_PACK_HEADER : NULL, bias, y, k, n, k > 0 ? sl_gemm_kblock(k) : 0,
-        activation};
-    const ptrdiff_t rows = sl_min(m, ROWS_AT_A_TIME);
-    ptrdiff_t size, each, left_floats;
+    job d = {.x = x,
+             .w = w,
+             .packed = packed != NULL ? packed + SL_PACK_HEADER : NULL,
+             .bias = bias,
+             .addend = addend,
+             .y = y,
+             .m = m,
+             .k = k,
+             .n = n,
+             .kblock = k > 0 ? sl_gemm_kblock(k) : 0,
+             .activation = activation};
+    ptrdiff_t size;
     float *work = NULL;
     sl_status status = sl_dense_packed_size(n, k, &size);
 
-    if (status == SL_OK && (sl_mul(m, k, &each) < 0 || sl_mul(m, n, &each) < 0)) {
-        status = m < 0 ? SL_ERR_ARG : SL_ERR_OVERFLOW;
+    if (status == SL_OK) {
+        ptrdiff_t count;
+        if (m < 0) {
+            status = SL_ERR_ARG;
+        } else if (sl_mul(m, k, &count) < 0 || sl_mul(m, n, &count) < 0) {
+            status = SL_ERR_OVERFLOW;
+        }
     }
     if (status != SL_OK) {
         return status;
@@ -219,23 +244,20 @@ sl_dense_f32(const float *x, ptrdiff_t m, ptrdiff_t k, const float *w, ptrdiff_t
         (packed != NULL && sl_dense_packed_check(n, k, packed, size) != SL_OK)) {
         return SL_ERR_ARG;
     }
-    if (k == 0) {
-        without_terms(&d, tier, m);
+    if (k == 0 || m == 0 || n == 0) {
+        without_terms(&d, tier);
         return SL_OK;
     }
     n_threads = m * n < SERIAL_BELOW / k ? 1 : sl_threads(n_threads);
-    left_floats = sl_round_up(sl_round_up(rows, tier->mr) * k, 16);
-    each = sl_round_up(tier->nr * d.kblock, 16) + sl_round_up(sl_min(rows, SL_GEMM_MC) * tier->nr, 16);
-    work = sl_alloc(left_floats + n_threads * each, sizeof *work);
+    cut_tasks(&d, tier, n_threads);
+    work = sl_alloc(n_threads * d.each, sizeof *work);
     if (work == NULL) {
         return SL_ERR_NOMEM;
     }
-    if (m > 0 && m <= SL_THIN_ROWS && packed == NULL) {
-        run_thin(&d, tier, m, work, sl_round_up(tier->nr * d.kblock, 16), n_threads);
-        m = 0;
-    }
-    for (ptrdiff_t first = 0; first < m; first += ROWS_AT_A_TIME) {
-        run_rows(&d, tier, first, sl_min(ROWS_AT_A_TIME, m - first), work, left_floats, each, n_threads);
+    if (m <= SL_THIN_ROWS && packed == NULL) {
+        run_thin(&d, tier, work, n_threads);
+    } else {
+        run_tasks(&d, tier, work, n_threads);
     }
     sl_free(work);
     return SL_OK;

@@ -158,7 +158,7 @@ run_thin(const sl_product *p, const cut *t, const sl_tier *tier, const float *a,
         const ptrdiff_t at = sl_min(j, p->n - tier->nr),
                         skip = j - at; /* a panel that is not full ends with the last column */
         tier->gemm_thin(work, p->m, p->k, b + at * p->b.ld, p->b.ld, p->k, t->kblock,
-                        p->bias != NULL ? p->bias + at : NULL, SL_ACT_NONE, skip > 0 ? edge : c + at,
+                        p->bias != NULL ? p->bias + at : NULL, NULL, SL_ACT_NONE, skip > 0 ? edge : c + at,
                         skip > 0 ? tier->nr : p->ldc);
         for (ptrdiff_t i = 0; i < p->m && skip > 0; i++) {
             memcpy(c + i * p->ldc + j, edge + i * tier->nr + skip, (size_t)(to - j) * sizeof *c);

@@ -54,6 +54,10 @@ typedef struct {
     /* C (rows, cols) (+)= A B for one panel of B: a = panels [k][mr] of ceil(rows / mr), b = k rows at distance ldb, cols = nr or lanes. */
     void (*gemm_panel)(const float *a, ptrdiff_t rows, ptrdiff_t k, const float *b, ptrdiff_t ldb, ptrdiff_t cols,
                        float *c, ptrdiff_t ldc, const sl_epilogue *e);
+    /* The same for rows of A where they lie, at distance lda, and `panels` panels of B one behind the other, all nr columns wide; bias_col and addend of
+     * the epilogue go on from panel to panel, bias_row is not used. */
+    void (*gemm_direct)(const float *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t k, const float *b, ptrdiff_t panels,
+                        float *c, ptrdiff_t ldc, const sl_epilogue *e);
     /* dst [k][mr] (or [k][nr]) = transpose of src (rows <= mr, k), row distance ld; missing rows become 0. */
     void (*pack_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
     void (*pack_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
@@ -104,9 +108,10 @@ typedef struct {
     int (*topm_pivot)(const float *restrict list, ptrdiff_t m, const float *restrict fresh, ptrdiff_t n, float below,
                       float *pivot);
 
-    /* y (m, nr) = act(x (m, k) w (nr, k)^T + bias (nr) or NULL), 1 <= m <= SL_THIN_ROWS, k >= 1, cut at multiples of kblock: the same bits as gemm_panel. */
+    /* y (m, nr) = act(x (m, k) w (nr, k)^T + bias (nr) or NULL + addend (m, nr; like y) or NULL), 1 <= m <= SL_THIN_ROWS, k >= 1, cut at multiples of kblock: the same bits as gemm_panel. */
     void (*gemm_thin)(const float *x, ptrdiff_t m, ptrdiff_t ldx, const float *w, ptrdiff_t ldw, ptrdiff_t k,
-                      ptrdiff_t kblock, const float *bias, sl_activation activation, float *y, ptrdiff_t ldy);
+                      ptrdiff_t kblock, const float *bias, const float *addend, sl_activation activation, float *y,
+                      ptrdiff_t ldy);
     /* dst [k][nr]: row p, columns of run r = runs[r].source + offsets[p]; reads and writes up to lanes - 1 floats behind. */
     void (*pack_runs)(const sl_run *runs, ptrdiff_t n_runs, const ptrdiff_t *offsets, ptrdiff_t k, float *dst);
     /* dst (phases, positions): dst[f, i] = row[start + f + i * step], 0 outside 0 .. width - 1.  With more than one phase, positions is a multiple of

@@ -1,4 +1,5 @@
 /* Body of every tier file.  The includer defines SL_TIER (the struct's name), SL_TIER_NAME (its text) and SL_LANES (float32 lanes). */
+#include "sl/sl_gemm.h"
 #include "sl_tier.h"
 
 #include <math.h>
@@ -9,6 +10,7 @@
 #include "tier_elementwise_inl.h"
 
 #include "tier_gemm_inl.h"
+#include "tier_direct_inl.h"
 #include "tier_rand_inl.h"
 #include "tier_lens_inl.h"
 #include "tier_space_inl.h"
@@ -56,6 +58,7 @@ const sl_tier SL_TIER = {
     .mr = SL_MR,
     .nr = SL_NR,
     .gemm_panel = gemm_panel,
+    .gemm_direct = gemm_direct,
     .pack_a = pack_a,
     .pack_b = pack_b,
     .lens = &lens_loops,

@@ -14,16 +14,50 @@
 #endif
 #define SL_NR (SL_NV * SL_LANES)
 
-SL_INLINE vf
-finish(vf v, const sl_epilogue *e)
+/* expression for every vector of a tile */
+#define SL_EACH(expression)                                                                                            \
+    SL_UNROLL                                                                                                          \
+    for (int i = 0; i < rows; i++) {                                                                                   \
+        SL_UNROLL                                                                                                      \
+        for (int j = 0; j < vecs; j++) {                                                                               \
+            expression;                                                                                                \
+        }                                                                                                              \
+    }
+
+/* Finishes a tile of sums, whose first row is the row-th of the epilogue; rows and vecs are constants where this is inlined.  What is asked about the
+ * epilogue is asked once per tile: it counts where K is short. */
+SL_INLINE void
+tile_store(const int rows, const int vecs, vf acc[SL_MR][SL_NV], float *c, ptrdiff_t ldc, const sl_epilogue *e,
+           ptrdiff_t row)
 {
-    if (e->last && e->activation == SL_ACT_RELU) {
-        v = v_at_least(v, v_all(0.0F));
+    if (!e->first) {
+        SL_EACH(acc[i][j] = v_load(c + i * ldc + j * SL_LANES) + acc[i][j])
+    } else {
+        if (e->bias_row != NULL) {
+            SL_EACH(acc[i][j] = acc[i][j] + v_all(e->bias_row[row + i]))
+        }
+        if (e->bias_col != NULL) {
+            SL_EACH(acc[i][j] = acc[i][j] + v_load(e->bias_col + j * SL_LANES))
+        }
+        if (e->addend != NULL) {
+            const float *addend = e->addend + row * e->ld_addend;
+            SL_EACH(acc[i][j] = acc[i][j] + v_load(addend + i * e->ld_addend + j * SL_LANES))
+        }
     }
-    if (e->last && e->activation == SL_ACT_RELU6) {
-        v = v_at_most(v_at_least(v, v_all(0.0F)), v_all(6.0F));
+    if (e->last && (e->activation == SL_ACT_RELU || e->activation == SL_ACT_RELU6)) {
+        SL_EACH(acc[i][j] = v_at_least(acc[i][j], v_all(0.0F)))
+        if (e->activation == SL_ACT_RELU6) {
+            SL_EACH(acc[i][j] = v_at_most(acc[i][j], v_all(6.0F)))
+        }
     }
-    return v;
+    SL_EACH(v_store(c + i * ldc + j * SL_LANES, acc[i][j]))
+    if (e->last &&
+        e->activation >
+            SL_ACT_RELU6) { /* those that call for more registers, while the tile is in the first-level cache */
+        for (int i = 0; i < rows; i++) {
+            map_activate(c + i * ldc, vecs * SL_LANES, e->activation, c + i * ldc);
+        }
+    }
 }
 
 /* C (rows, vecs * SL_LANES) from one panel of A and one of B; rows and vecs are constants where this is inlined. */
@@ -57,36 +91,7 @@ tile(const int rows, const int vecs, ptrdiff_t k, const float *a, const float *b
         a += SL_MR;
         b += ldb;
     }
-    SL_UNROLL
-    for (int i = 0; i < rows; i++) {
-        const vf bias = v_all(e->bias_row != NULL ? e->bias_row[row + i] : 0.0F);
-        SL_UNROLL
-        for (int j = 0; j < vecs; j++) {
-            vf v = acc[i][j];
-            float *out = c + i * ldc + j * SL_LANES;
-            if (!e->first) {
-                v = v_load(out) + v;
-            } else {
-                if (e->bias_row != NULL) {
-                    v = v + bias;
-                }
-                if (e->bias_col != NULL) {
-                    v = v + v_load(e->bias_col + j * SL_LANES);
-                }
-                if (e->addend != NULL) {
-                    v = v + v_load(e->addend + (row + i) * e->ld_addend + j * SL_LANES);
-                }
-            }
-            v_store(out, finish(v, e));
-        }
-    }
-    if (e->last &&
-        e->activation >
-            SL_ACT_RELU6) { /* those that call for more registers, while the tile is in the first-level cache */
-        for (int i = 0; i < rows; i++) {
-            map_activate(c + i * ldc, vecs * SL_LANES, e->activation, c + i * ldc);
-        }
-    }
+    tile_store(rows, vecs, acc, c, ldc, e, row);
 }
 
 #define SL_TILE_CASE(r)                                                                                                \

@@ -81,10 +81,10 @@ thin_block(const int m, const float *x, ptrdiff_t ldx, const float *w, ptrdiff_t
     }
 }
 
-/* y (m, SL_NR) = x w^T + bias; m is a constant where this is inlined. */
+/* y (m, SL_NR) = x w^T + bias + addend; m is a constant where this is inlined. */
 SL_INLINE void
 thin_sums(const int m, const float *x, ptrdiff_t ldx, const float *w, ptrdiff_t ldw, ptrdiff_t k, ptrdiff_t kblock,
-          const float *bias, float *y, ptrdiff_t ldy)
+          const float *bias, const float *addend, float *y, ptrdiff_t ldy)
 {
     vf total[SL_NV][SL_THIN_ROWS], acc[SL_NV][SL_THIN_ROWS];
 
@@ -94,6 +94,10 @@ thin_sums(const int m, const float *x, ptrdiff_t ldx, const float *w, ptrdiff_t 
         SL_UNROLL
         for (int i = 0; i < m && bias != NULL; i++) {
             total[g][i] = total[g][i] + v_load(bias + g * SL_LANES);
+        }
+        SL_UNROLL
+        for (int i = 0; i < m && addend != NULL; i++) {
+            total[g][i] = total[g][i] + v_load(addend + i * ldy + g * SL_LANES);
         }
     }
     for (ptrdiff_t k0 = kblock; k0 < k; k0 += kblock) {
@@ -117,20 +121,20 @@ thin_sums(const int m, const float *x, ptrdiff_t ldx, const float *w, ptrdiff_t 
 
 #define SL_THIN_CASE(rows)                                                                                             \
     case rows:                                                                                                         \
-        thin_sums(rows, x, ldx, w, ldw, k, kblock, bias, y, ldy);                                                      \
+        thin_sums(rows, x, ldx, w, ldw, k, kblock, bias, addend, y, ldy);                                              \
         break;
 
-/* y (m, SL_NR) = act(x (m, k) w (SL_NR, k)^T + bias), 1 <= m <= SL_THIN_ROWS, k >= 1 */
+/* y (m, SL_NR) = act(x (m, k) w (SL_NR, k)^T + bias + addend), addend like y or NULL, 1 <= m <= SL_THIN_ROWS, k >= 1 */
 static void
 gemm_thin(const float *x, ptrdiff_t m, ptrdiff_t ldx, const float *w, ptrdiff_t ldw, ptrdiff_t k, ptrdiff_t kblock,
-          const float *bias, sl_activation activation, float *y, ptrdiff_t ldy)
+          const float *bias, const float *addend, sl_activation activation, float *y, ptrdiff_t ldy)
 {
     switch (m) {
         SL_THIN_CASE(1)
         SL_THIN_CASE(2)
         SL_THIN_CASE(3)
     default:
-        thin_sums(SL_THIN_ROWS, x, ldx, w, ldw, k, kblock, bias, y, ldy);
+        thin_sums(SL_THIN_ROWS, x, ldx, w, ldw, k, kblock, bias, addend, y, ldy);
     }
     for (ptrdiff_t i = 0; i < m; i++) {
         map_activate(y + i * ldy, SL_NR, activation, y + i * ldy);

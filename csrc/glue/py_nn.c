@@ -328,15 +328,15 @@ done:
 
 static int
 run_dense(const float *x, npy_intp m, npy_intp k, const float *w, npy_intp n, const float *packed, const float *bias,
-          int activation, float *y, int n_threads)
+          const float *addend, int activation, float *y, int n_threads)
 {
     const npy_intp step = sl_per_call(m, (double)n * (double)k, BUDGET);
 
     for (npy_intp i = 0; i < m; i += step) {
         sl_status status;
         Py_BEGIN_ALLOW_THREADS
-        status = sl_dense_f32(x + i * k, m - i < step ? m - i : step, k, w, n, packed, bias, (sl_activation)activation,
-                              y + i * n, n_threads);
+        status = sl_dense_f32(x + i * k, m - i < step ? m - i : step, k, w, n, packed, bias,
+                              addend != NULL ? addend + i * n : NULL, (sl_activation)activation, y + i * n, n_threads);
         Py_END_ALLOW_THREADS
         if (sl_raise(status, "dense: n_threads must be at least 1, activation a known number, and "
                              "the result must fit into memory") < 0 ||
@@ -347,26 +347,29 @@ run_dense(const float *x, npy_intp m, npy_intp k, const float *w, npy_intp n, co
     return 0;
 }
 
-PyDoc_STRVAR(doc_dense, "dense(x, weight, bias=None, packed=None, out=None, activation=0, n_threads=1)\n--\n\n"
-                        "Dense layer over the last axis; see semanticlens._kernels.nn.dense.");
+PyDoc_STRVAR(doc_dense,
+             "dense(x, weight, bias=None, packed=None, out=None, activation=0, n_threads=1, addend=None)\n--\n\n"
+             "Dense layer over the last axis; see semanticlens._kernels.nn.dense.");
 
 static PyObject *
 py_dense(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"x", "weight", "bias", "packed", "out", "activation", "n_threads", NULL};
-    PyObject *x_in, *weight_in, *bias_in = Py_None, *packed_in = Py_None, *out = Py_None, *result = NULL;
-    PyArrayObject *x = NULL, *weight = NULL, *bias = NULL, *packed = NULL, *y = NULL;
+    static char *names[] = {"x", "weight", "bias", "packed", "out", "activation", "n_threads", "addend", NULL};
+    PyObject *x_in, *weight_in, *bias_in = Py_None, *packed_in = Py_None, *addend_in = Py_None, *out = Py_None,
+                                *result = NULL;
+    PyArrayObject *x = NULL, *weight = NULL, *bias = NULL, *packed = NULL, *addend = NULL, *y = NULL;
     npy_intp dims[NPY_MAXDIMS], k, n, m = 1;
     int activation = 0, n_threads = 1, last;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOOii:dense", names, &x_in, &weight_in, &bias_in, &packed_in,
-                                     &out, &activation, &n_threads)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOOiiO:dense", names, &x_in, &weight_in, &bias_in, &packed_in,
+                                     &out, &activation, &n_threads, &addend_in)) {
         return NULL;
     }
     x = sl_f32(x_in, 1, 0, "x");
     weight = sl_f32(weight_in, 2, 0, "weight");
     bias = sl_f32(bias_in, 1, 1, "bias");
     packed = sl_f32(packed_in, 1, 1, "packed");
+    addend = sl_f32(addend_in, 1, 1, "addend");
     if (PyErr_Occurred()) {
         goto done;
     }
@@ -384,7 +387,7 @@ py_dense(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         m *= dims[i];
     }
     dims[last] = n;
-    if (sl_shape_is(bias, 1, &n, "bias") < 0) {
+    if (sl_shape_is(bias, 1, &n, "bias") < 0 || sl_shape_is(addend, last + 1, dims, "addend") < 0) {
         goto done;
     }
     if (packed != NULL && (PyArray_SIZE(packed) < 16 ||
@@ -395,11 +398,13 @@ py_dense(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
     }
     y = sl_f32_out(out, last + 1, dims);
     if (y == NULL || sl_no_overlap(y, x, 0, "x") < 0 || sl_no_overlap(y, weight, 0, "weight") < 0 ||
-        sl_no_overlap(y, bias, 0, "bias") < 0 || sl_no_overlap(y, packed, 0, "packed") < 0) {
+        sl_no_overlap(y, bias, 0, "bias") < 0 || sl_no_overlap(y, packed, 0, "packed") < 0 ||
+        sl_no_overlap(y, addend, 1, "addend") < 0) {
         goto done;
     }
     if (run_dense(PyArray_DATA(x), m, k, PyArray_DATA(weight), n, packed != NULL ? PyArray_DATA(packed) : NULL,
-                  bias != NULL ? PyArray_DATA(bias) : NULL, activation, PyArray_DATA(y), n_threads) == 0) {
+                  bias != NULL ? PyArray_DATA(bias) : NULL, addend != NULL ? PyArray_DATA(addend) : NULL, activation,
+                  PyArray_DATA(y), n_threads) == 0) {
         result = Py_NewRef((PyObject *)y);
     }
 done:
@@ -407,6 +412,7 @@ done:
     Py_XDECREF((PyObject *)weight);
     Py_XDECREF((PyObject *)bias);
     Py_XDECREF((PyObject *)packed);
+    Py_XDECREF((PyObject *)addend);
     Py_XDECREF((PyObject *)y);
     return result;
 }

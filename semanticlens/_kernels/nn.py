@@ -87,10 +87,10 @@ def conv2d(x: F32, weight: F32, bias: F32 | None = None, *, stride: tuple[int, i
                         _number(ACTIVATIONS, activation, "activation"), resolve_threads(n_threads))
 
 
-def dense(x: F32, weight: F32, bias: F32 | None = None, *, activation: str = "none", packed: F32 | None = None, out: F32 | None = None,
-          n_threads: int | None = None) -> F32:
-    """(..., I) x (O, I) -> (..., O)."""
-    return _core.dense(x, weight, bias, packed, out, _number(ACTIVATIONS, activation, "activation"), resolve_threads(n_threads))
+def dense(x: F32, weight: F32, bias: F32 | None = None, *, activation: str = "none", addend: F32 | None = None,
+          packed: F32 | None = None, out: F32 | None = None, n_threads: int | None = None) -> F32:
+    """(..., I) x (O, I) -> (..., O): ``activation(x weight^T + bias + addend)``; ``addend`` (..., O) may be ``out``."""
+    return _core.dense(x, weight, bias, packed, out, _number(ACTIVATIONS, activation, "activation"), resolve_threads(n_threads), addend)
 
 
 def pool2d(x: F32, kind: str, kernel: tuple[int, int], *, stride: tuple[int, int], padding: tuple[int, int, int, int] = (0, 0, 0, 0),

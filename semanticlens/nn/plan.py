@@ -33,26 +33,48 @@ _ALIGN = 16  # floats: 64 bytes
 KEPT_BYTES = 256 << 20  # of working memory a network keeps for its next run
 
 
+@dataclass
+class Frame:
+    """Working memory of a run of one plan: the places of values in it, made once, because making them costs as much as a small kernel."""
+
+    plan: Plan
+    batch: int
+    base: F32
+    places: dict[int, F32]
+
+
 class Scratch:
     """Working memory kept from run to run, because fresh memory costs a page fault every 4 kB; safe to share by threads."""
 
     def __init__(self) -> None:
-        self._blocks: list[F32] = []
+        self._frames: list[Frame] = []
 
-    def take(self, count: int) -> F32:
-        """``count`` floats that begin at a multiple of 64 bytes, with any contents."""
+    def take(self, plan: Plan, batch: int) -> Frame:
+        """A frame whose places begin at multiples of 64 bytes, with any contents."""
+        count = batch * plan.block
         try:
-            block = self._blocks.pop()
+            frame = self._frames.pop()
         except IndexError:
-            block = np.empty(0, np.float32)
-        if block.size < count + _ALIGN:
-            block = np.empty(count + _ALIGN, np.float32)
-        return block
+            return _frame(plan, batch, np.empty(count + _ALIGN, np.float32))
+        if frame.plan is plan and frame.batch == batch:
+            return frame
+        return _frame(plan, batch, frame.base if frame.base.size >= count + _ALIGN else np.empty(count + _ALIGN, np.float32))
 
-    def give(self, block: F32) -> None:
-        """Keep a block for later, or let it go where that would be too much."""
-        if block.nbytes + sum(kept.nbytes for kept in tuple(self._blocks)) <= KEPT_BYTES:
-            self._blocks.append(block)
+    def give(self, frame: Frame) -> None:
+        """Keep a frame for later, or let it go where that would be too much."""
+        if frame.base.nbytes + sum(kept.base.nbytes for kept in tuple(self._frames)) <= KEPT_BYTES:
+            self._frames.append(frame)
+
+
+def _frame(plan: Plan, batch: int, base: F32) -> Frame:
+    start = -base.ctypes.data % (4 * _ALIGN) // 4
+    block = base[start : start + batch * plan.block]
+    places = {
+        step.output: block[batch * step.place : batch * (step.place + step.size)].reshape(batch, *step.shape)
+        for step in plan.steps
+        if step.memory == _BLOCK
+    }
+    return Frame(plan, batch, base, places)
 
 
 @dataclass(frozen=True)
@@ -106,9 +128,7 @@ class Plan:
         self, given: Sequence[F32], n_threads: int, scratch: Scratch, edits: Edits, share: bool
     ) -> dict[str, F32]:
         batch = given[0].shape[0]
-        base = scratch.take(batch * self.block)
-        start = -base.ctypes.data % (4 * _ALIGN) // 4
-        block = base[start : start + batch * self.block]
+        frame = scratch.take(self, batch)
         values: list[Any] = [
             apply_all(edits[name], value) if name in edits else value
             for name, value in zip(self.sources, given, strict=True)
@@ -117,7 +137,7 @@ class Plan:
             xs: Any = [values[i] for i in step.inputs]
             out: Any = None
             if step.memory == _BLOCK:
-                out = block[batch * step.place : batch * (step.place + step.size)].reshape(batch, *step.shape)
+                out = frame.places[step.output]
             elif step.memory == _FRESH:
                 out = np.empty((batch, *step.shape), np.float32)
             elif step.memory == _INPLACE:
@@ -130,7 +150,7 @@ class Plan:
             xs = out = y = None  # no references into the next step
         copies = frozenset() if share else self.copies
         result = {name: values[i].copy() if name in copies else values[i] for name, i in self.records.items()}
-        scratch.give(base)
+        scratch.give(frame)
         return result
 
 
@@ -194,8 +214,8 @@ def compile_plan(
     """
     given = {INPUT: input_shape} if sources is None else dict(sources)
     first = len(given)
-    groups = _merge(_needed(graph, records, frozenset(given)), records | edited, fuse)
     shapes: dict[str, Any] = {**{item.node.name: item.shape for item in graph}, **given}
+    groups = _merge(_needed(graph, records, frozenset(given)), records | edited, shapes, fuse)
     number = {name: i for i, name in enumerate(given)}
     number.update({group.tail: i for i, group in enumerate(groups, first)})
     layout = _Layout(groups, number, shapes, records, first)
@@ -248,7 +268,7 @@ def _needed(graph: Sequence[Checked], records: frozenset[str], given: frozenset[
     return result[::-1]
 
 
-def _merge(graph: Sequence[Checked], records: frozenset[str], fuse: bool) -> list[_Group]:
+def _merge(graph: Sequence[Checked], records: frozenset[str], shapes: Mapping[str, Any], fuse: bool) -> list[_Group]:
     """Groups in the order of their last nodes; a group may grow while its value is not recorded and has one use."""
     uses: dict[str, int] = {}
     for item in graph:
@@ -258,7 +278,7 @@ def _merge(graph: Sequence[Checked], records: frozenset[str], fuse: bool) -> lis
     groups: list[_Group] = []
     for position, item in enumerate(graph):
         name = item.node.name
-        group = _grow(item, open_groups) if fuse else None
+        group = _grow(item, open_groups, shapes) if fuse else None
         if group is None:
             group = _Group(item, list(item.node.inputs), name, position)
             groups.append(group)
@@ -268,7 +288,7 @@ def _merge(graph: Sequence[Checked], records: frozenset[str], fuse: bool) -> lis
     return sorted(groups, key=lambda group: group.position)
 
 
-def _grow(item: Checked, open_groups: dict[str, _Group]) -> _Group | None:
+def _grow(item: Checked, open_groups: dict[str, _Group], shapes: Mapping[str, Any]) -> _Group | None:
     """The group that takes this node in, if one does."""
     inputs = item.node.inputs
     if item.op.name in ACTIVATIONS:
@@ -276,7 +296,7 @@ def _grow(item: Checked, open_groups: dict[str, _Group]) -> _Group | None:
         if group is not None and group.head.op.fuses_activation and group.activation == "none":
             group.activation = item.op.name
             return group
-    elif item.op.name == "add" and inputs[0] != inputs[1]:
+    elif item.op.name == "add" and inputs[0] != inputs[1] and shapes[inputs[0]] == shapes[inputs[1]]:
         able = [
             (group.position, name, group)
             for name in inputs

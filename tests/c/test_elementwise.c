@@ -153,7 +153,7 @@ dense(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k)
     CHECK(sl_dense_pack_f32(w, n, k, packed) == SL_OK && sl_dense_packed_check(n, k, packed, size) == SL_OK);
     CHECK(sl_dense_packed_check(n, k + 1, packed, size) == SL_ERR_ARG);
     for (int use = 0; use < 2; use++) {
-        CHECK(sl_dense_f32(x, m, k, w, n, use ? packed : NULL, b, SL_ACT_RELU, y, 2) == SL_OK);
+        CHECK(sl_dense_f32(x, m, k, w, n, use ? packed : NULL, b, NULL, SL_ACT_RELU, y, 2) == SL_OK);
         for (ptrdiff_t i = 0; i < m; i++) {
             for (ptrdiff_t j = 0; j < n; j++) {
                 float sum = b[j];
@@ -168,12 +168,12 @@ dense(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k)
 #ifdef SL_TESTING
     if (k > 0) {
         sl_alloc_fail_after(1);
-        CHECK(sl_dense_f32(x, m, k, w, n, packed, b, SL_ACT_RELU, y, 1) == SL_ERR_NOMEM);
+        CHECK(sl_dense_f32(x, m, k, w, n, packed, b, NULL, SL_ACT_RELU, y, 1) == SL_ERR_NOMEM);
         sl_alloc_fail_after(-1);
     }
 #endif
     packed[1] = 0.0F;
-    CHECK(sl_dense_f32(x, m, k, w, n, packed, b, SL_ACT_RELU, y, 1) == SL_ERR_ARG);
+    CHECK(sl_dense_f32(x, m, k, w, n, packed, b, NULL, SL_ACT_RELU, y, 1) == SL_ERR_ARG);
     sl_free(packed);
     sl_free(y);
     sl_free(b);
@@ -190,8 +190,8 @@ refused(void)
     CHECK(sl_activate_f32(x, -1, SL_ACT_RELU, y, 1) == SL_ERR_ARG);
     CHECK(sl_activate_f32(x, 4, SL_ACT_RELU, y, 0) == SL_ERR_ARG);
     CHECK(sl_activate_f32(x, 4, (sl_activation)(SL_ACT_LAST + 1), y, 1) == SL_ERR_ARG);
-    CHECK(sl_dense_f32(x, -1, 2, x, 2, NULL, NULL, SL_ACT_NONE, y, 1) == SL_ERR_ARG);
-    CHECK(sl_dense_f32(x, PTRDIFF_MAX / 2, 2, x, 4, NULL, NULL, SL_ACT_NONE, y, 1) == SL_ERR_OVERFLOW);
+    CHECK(sl_dense_f32(x, -1, 2, x, 2, NULL, NULL, NULL, SL_ACT_NONE, y, 1) == SL_ERR_ARG);
+    CHECK(sl_dense_f32(x, PTRDIFF_MAX / 2, 2, x, 4, NULL, NULL, NULL, SL_ACT_NONE, y, 1) == SL_ERR_OVERFLOW);
     CHECK(sl_dense_packed_size(PTRDIFF_MAX / 4, 64, &size) == SL_ERR_OVERFLOW && size == 5);
     CHECK(y[0] == 7.0F && y[3] == 7.0F);
 }

@@ -28,15 +28,16 @@ ptrdiff_t sl_gemm_nt_worksize(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k);
 
 /* Dense layer:
  *
- *   y[i,j] = act( bias[j] + sum_p x[i,p] w[j,p] )        i < m, j < n, p < k
+ *   y[i,j] = act( bias[j] + addend[i,j] + sum_p x[i,p] w[j,p] )        i < m, j < n, p < k
  *
- * x (m, k), w (n, k), y (m, n) row-major and dense; bias (n) or NULL.  y is written in full and must overlap no input.  k = 0 leaves act(bias).
- * packed: what sl_dense_pack_f32 made of w, or NULL: then w is read as it is, each weight once per 240 rows of x.  Packing beforehand pays from about 8 rows
- * on; results are the same bits.  The sum over the first block of K is stored with the bias, later blocks are added.
- * Allocates a packed copy of at most 960 rows of x and one panel per thread.
+ * x (m, k), w (n, k), y (m, n) row-major and dense; bias (n) or NULL; addend (m, n) or NULL.  y is written in full and must overlap no input; only addend may
+ * be y.  k = 0 leaves act(bias + addend).
+ * packed: what sl_dense_pack_f32 made of w, or NULL: then w is read as it is, each weight once per 480 rows of x.  Packing beforehand pays from about 8 rows
+ * on; results are the same bits.  The sum over the first block of K is stored with bias and addend, later blocks are added.
+ * Allocates, without `packed`, the panels of one task per thread, and the last columns of a task where they fill no panel.
  * SL_ERR_ARG: a negative size, n_threads < 1, an unknown activation, or `packed` of another tier or shape; SL_ERR_OVERFLOW; SL_ERR_NOMEM. */
 sl_status sl_dense_f32(const float *x, ptrdiff_t m, ptrdiff_t k, const float *w, ptrdiff_t n, const float *packed,
-                       const float *bias, sl_activation activation, float *y, int n_threads);
+                       const float *bias, const float *addend, sl_activation activation, float *y, int n_threads);
 
 /* Floats of the packed form of w (n, k), header included; depends on the active tier.  SL_ERR_ARG, SL_ERR_OVERFLOW. */
 sl_status sl_dense_packed_size(ptrdiff_t n, ptrdiff_t k, ptrdiff_t *size);

@@ -95,6 +95,7 @@ def _dense(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F3
         call.params["weight"],
         call.params.get("bias"),
         activation=call.activation,
+        addend=xs[1] if len(xs) > 1 else None,
         packed=call.prepared.get(x.size // x.shape[-1]),
         out=out,
         n_threads=n_threads,
@@ -102,7 +103,9 @@ def _dense(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F3
 
 
 def _plain_dense(call: Call, xs: Sequence[Array]) -> Array:
-    return plain.dense(xs[0], call.params["weight"], call.params.get("bias"), activation=call.activation)
+    if len(xs) == 1:
+        return plain.dense(xs[0], call.params["weight"], call.params.get("bias"), activation=call.activation)
+    return plain.activate(plain.dense(xs[0], call.params["weight"], call.params.get("bias")) + xs[1], call.activation)
 
 
 register_op(
@@ -136,6 +139,7 @@ register_op(
         params=("weight",),
         optional=("bias",),
         fuses_activation=True,
+        fuses_add=True,
         prepare=lambda params, attrs: _DensePack(params["weight"]),
         numpy=_plain_dense,
         flops=lambda attrs, params, inputs, shape: 2 * math.prod(shape) * params["weight"][1],
