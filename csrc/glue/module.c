@@ -47,10 +47,12 @@ select_tier(void)
         return sl_tier_select(NULL) == SL_OK ? 0 : -1;
     }
     if (sl_tier_select(wanted) != SL_OK) {
+        const char *fault = sl_tier_fault(wanted);
         PyErr_Format(PyExc_ImportError,
-                     "SEMANTICLENS_TIER=%s: this build has no such tier, or this machine cannot run it; unset the "
+                     "SEMANTICLENS_TIER=%s: this build has no such tier, or this machine cannot run it (%s); unset the "
                      "variable, or use 'baseline'",
-                     wanted);
+                     wanted,
+                     fault != NULL ? fault : "the kernel refused the tile registers, or they failed their check");
         return -1;
     }
     return 0;
