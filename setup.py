@@ -1,7 +1,8 @@
 """Build of the one extension module: sources, flags, instruction-set tiers.  Everything else is in pyproject.toml.
 
 Environment: SEMANTICLENS_OPENMP=1|0|auto (default 1: no OpenMP is an error, not a slow build) · SEMANTICLENS_MARCH_NATIVE=1 (this machine
-only, announced) · SEMANTICLENS_EMULATE_AMX=1 (the tiers amx-emulated and amx3-emulated, for tests) · SEMANTICLENS_DEBUG=1 · SEMANTICLENS_SANITIZE=address,undefined · SEMANTICLENS_WERROR=1.
+only, announced) · SEMANTICLENS_EMULATE_AMX=1 (for tests: the tiers amx-emulated and amx3-emulated) · SEMANTICLENS_DEBUG=1 ·
+SEMANTICLENS_SANITIZE=address,undefined · SEMANTICLENS_WERROR=1.
 """
 
 from __future__ import annotations

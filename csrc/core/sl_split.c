@@ -3,6 +3,7 @@
  * A task is a rectangle of C.  It splits its rows of A block of K by block of K, panel after panel of B (or takes panels that were packed), and lets
  * every panel of A meet it.  Each thread configures its tiles when the parallel region begins and releases them before it ends. */
 #include <string.h>
+#include <time.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -204,6 +205,55 @@ sl_split_product(const sl_product *p, const float *packed, sl_activation activat
     }
     sl_free(buffers);
     return SL_OK;
+}
+
+static double
+now(void)
+{
+    struct timespec t;
+
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+sl_status
+sl_split_rates(double seconds, double *left, double *right)
+{
+    enum { ROUNDS = 64 };
+    const sl_tiles *tiles = sl_tiles_get();
+    const ptrdiff_t floats = SL_SPLIT_ROWS * SL_GEMM_KC;
+    double best[2] = {0.0, 0.0};
+    float *x, *panel;
+
+    if (tiles == NULL) {
+        return SL_ERR_ARG;
+    }
+    x = sl_alloc(floats, sizeof *x);
+    panel = sl_alloc(sl_split_panel(SL_GEMM_KC), sizeof *panel);
+    for (ptrdiff_t i = 0; i < floats && x != NULL; i++) {
+        x[i] = 1.0F + (float)i / 3.0F;
+    }
+    for (int side = 0; side < 2 && x != NULL && panel != NULL; side++) {
+        const double end = now() + seconds;
+        double start = now();
+        do {
+            for (int r = 0; r < ROUNDS; r++) {
+                if (side == 0) {
+                    tiles->split_left(x, SL_GEMM_KC, SL_SPLIT_ROWS, SL_GEMM_KC, panel);
+                } else {
+                    tiles->split_right(x, SL_SPLIT_ROWS, SL_SPLIT_ROWS, SL_GEMM_KC, panel);
+                }
+            }
+            const double stop = now(), rate = (double)(ROUNDS * floats) * sizeof *x / (stop - start);
+            best[side] = rate > best[side] ? rate : best[side];
+            start = stop;
+        } while (start < end);
+    }
+    *left = best[0];
+    *right = best[1];
+    sl_free(panel);
+    sl_free(x);
+    return best[1] > 0.0 ? SL_OK : SL_ERR_NOMEM;
 }
 
 void

@@ -16,6 +16,7 @@ extern PyMethodDef sl_matmul_methods[];
 extern PyMethodDef sl_measures_methods[];
 extern PyMethodDef sl_nn_methods[];
 extern PyMethodDef sl_scores_methods[];
+extern PyMethodDef sl_split_methods[];
 extern PyMethodDef sl_topm_methods[];
 extern PyMethodDef sl_transformer_methods[];
 
@@ -33,6 +34,7 @@ static PyMethodDef *const families[] = {
     sl_measures_methods,
     sl_nn_methods,
     sl_scores_methods,
+    sl_split_methods,
     sl_topm_methods,
     sl_transformer_methods,
 };

@@ -35,4 +35,8 @@
  * gradual underflow, cut to bfloat16.  Outputs must not overlap x. */
 void sl_split_f32(const float *x, ptrdiff_t n, uint16_t *hi, uint16_t *mid, uint16_t *lo);
 
+/* Test helper: bytes of float32 per second that one core splits in the active tier, for left operands (rows along K) and right ones (columns side by side),
+ * from and to its own caches, measured for about `seconds` of wall clock each.  SL_ERR_ARG if the tier has no tiles; SL_ERR_NOMEM. */
+sl_status sl_split_rates(double seconds, double *left, double *right);
+
 #endif
