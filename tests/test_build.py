@@ -97,8 +97,8 @@ def test_build_info() -> None:
     assert re.match(r"(GCC|.*[Cc]lang) ", info["compiler"])
     assert info["tiers"][0] == info["supported"][0] == "baseline"
     assert set(info["supported"]) <= set(info["tiers"])
-    assert info["tier"] in info["supported"]
-    assert info["tier"] == os.environ.get("SEMANTICLENS_TIER", info["supported"][-1])
+    assert info["tier"] in info["supported"] + info["by_name"]
+    assert info["tier"] == os.environ.get("SEMANTICLENS_TIER", info["supported"][-1])    # those by name are never chosen unasked
     assert info["threads"] == semanticlens.get_num_threads() >= 1
     assert all(isinstance(info[key], bool) for key in ("openmp", "march_native", "debug"))
     json.dumps(info)
@@ -193,6 +193,7 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
     channels, shares = floats(8 * size), 0.1 * np.abs(floats(16 * size, 4))
     return {
         "build_info": _core.build_info,
+        "split_f32": lambda: _core.split_f32(channels),
         "conv2d": lambda: nn.conv2d(x, weight, padding=(1, 1, 1, 1), activation="relu", n_threads=2),
         "depthwise": lambda: nn.conv2d(x, depthwise, groups=8 * size, stride=(2, 2), n_threads=2),
         "packed": lambda: nn.conv2d(x, weight, packed=nn.pack_conv2d(weight), n_threads=2),
@@ -305,7 +306,8 @@ def digest(value: Any) -> str:
 def test_every_kernel_is_among_them() -> None:
     """A new entry of the extension needs its call in kernels()."""
     indirect = {"conv_adjoint_pack", "conv2d_pack", "conv2d_packed_size", "dense_pack", "topm_init", "topm_update", "topm_merge",
-                "topm_flush", "fma_peak", "rand_blocks", "rand_sums", "rand_accumulate", "rand_finish", "nearest",
+                "topm_flush", "fma_peak", "split_rates", "tier_fault", "rand_blocks",
+                "rand_sums", "rand_accumulate", "rand_finish", "nearest",
                 "spanning_tree", "single_linkage", "condense", "tree_nodes", "tree_select", "tree_labels", "membership"}
     assert {*core_functions()} - indirect <= {*kernels()}
 

@@ -203,7 +203,8 @@ def test_memory_is_used_again(no_scratch_in_kernels: None, residual: bool, alive
             assert tracemalloc.get_traced_memory()[0] / x.nbytes <= 0.2
         finally:
             tracemalloc.stop()
-    assert peaks[1] <= peaks[0] + 0.1
+    packed = 0.3 if sl.build_info()["tier"].startswith("amx") else 0.0   # weights packed for tiles take at least 6 kB a layer
+    assert peaks[1] <= peaks[0] + 0.1 + packed
 
 
 def test_large_working_memory_is_not_kept(no_scratch_in_kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:

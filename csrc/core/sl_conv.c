@@ -6,6 +6,7 @@
 #include "sl_conv_private.h"
 #include "sl/sl_cpu.h"
 #include "sl/sl_winograd.h"
+#include "sl_split_private.h"
 
 enum { SERIAL_BELOW = 1 << 20 }; /* fewer multiply-adds than this are not worth a second thread */
 
@@ -107,6 +108,9 @@ sl_conv_plan_derive(sl_conv_plan *plan)
 ptrdiff_t
 sl_conv_panel_floats(const sl_conv_plan *plan)
 {
+    if (sl_tiles_get() != NULL) {
+        return plan->s.groups * sl_split_operand(plan->out_g, plan->k, plan->kblock);
+    }
     return plan->s.groups * sl_round_up(plan->out_g, sl_tier_get()->mr) * plan->k;
 }
 
@@ -123,6 +127,7 @@ header_of(const sl_conv_plan *plan)
     header.size[2] = plan->s.kernel_h;
     header.size[3] = plan->s.kernel_w;
     header.size[4] = plan->s.groups;
+    sl_split_mark(&header);
     return header;
 }
 
@@ -177,6 +182,11 @@ pack_weights(const sl_conv_plan *plan, const float *w, sl_variant variant, float
     memcpy(packed, &header, sizeof header);
     packed += SL_PACK_HEADER;
     for (ptrdiff_t g = 0; g < plan->s.groups; g++) {
+        if (sl_tiles_get() != NULL) {
+            sl_split_pack_left(w + g * plan->out_g * plan->k, plan->out_g, plan->k, plan->kblock, variant,
+                               sl_tiles_get(), packed + g * (sl_conv_panel_floats(plan) / plan->s.groups));
+            continue;
+        }
         for (ptrdiff_t k0 = 0; k0 < plan->k; k0 += plan->kblock) {
             const ptrdiff_t depth = sl_min(plan->kblock, plan->k - k0);
             float *to = packed + (g * plan->k + k0) * rows;

@@ -9,6 +9,7 @@
 #include "sl/sl_cpu.h"
 #include "sl/sl_winograd.h"
 #include "sl_conv_private.h"
+#include "sl_split_private.h"
 
 enum { SERIAL_BELOW = 1 << 20 }; /* fewer multiply-adds than this are not worth a second thread */
 
@@ -113,6 +114,34 @@ tap_of(const sl_conv_plan *forward, const phase *p, ptrdiff_t t)
     return (p->rows.tap + u * p->rows.tap_step) * forward->s.kernel_w + p->columns.tap + v * p->columns.tap_step;
 }
 
+/* Split panels of the input channels of one group, as rows along (output, tap). */
+static void
+split_group(const sl_conv_plan *forward, const phase *p, const float *group, sl_variant variant, const ptrdiff_t *taps,
+            float *to)
+{
+    const sl_tiles *tiles = sl_tiles_get();
+    const ptrdiff_t channels = forward->in_g, count = p->plan.taps, panel = sl_split_panel(p->plan.kblock);
+    float stage[SL_SPLIT_ROWS * SL_GEMM_KC];
+
+    for (ptrdiff_t k0 = 0; k0 < p->plan.k; k0 += p->plan.kblock) {
+        const ptrdiff_t depth = sl_min(p->plan.kblock, p->plan.k - k0);
+        for (ptrdiff_t c = 0; c < channels; c += SL_SPLIT_ROWS, to += panel) {
+            const ptrdiff_t some = sl_min(SL_SPLIT_ROWS, channels - c);
+            memset(to, 0, (size_t)panel * sizeof *to);
+            for (ptrdiff_t r = 0; r < some; r++) {
+                for (ptrdiff_t i = 0; i < depth; i++) {
+                    const ptrdiff_t o = (k0 + i) / count, t = (k0 + i) % count;
+                    stage[r * depth + i] = group[(o * channels + c + r) * forward->taps + taps[t]];
+                }
+            }
+            if (variant.seen != SL_SEEN_PLAIN) {
+                sl_tier_get()->map_variant(stage, some * depth, variant, stage);
+            }
+            tiles->split_left(stage, depth, some, depth, to);
+        }
+    }
+}
+
 /* Panels [k][mr] of the input channels of each group.  The weights are read in their own order, output by output. */
 static void
 pack_phase(const sl_conv_plan *forward, const phase *p, const float *w, sl_variant variant, ptrdiff_t *taps,
@@ -127,6 +156,11 @@ pack_phase(const sl_conv_plan *forward, const phase *p, const float *w, sl_varia
     }
     for (ptrdiff_t g = 0; g < forward->s.groups; g++) {
         const float *group = w + g * forward->out_g * next;
+        if (sl_tiles_get() != NULL) {
+            split_group(forward, p, group, variant, taps,
+                        packed + g * (sl_conv_panel_floats(&p->plan) / forward->s.groups));
+            continue;
+        }
         for (ptrdiff_t k0 = 0; k0 < p->plan.k; k0 += p->plan.kblock) {
             const ptrdiff_t depth = sl_min(p->plan.kblock, p->plan.k - k0);
             float *to = packed + (g * p->plan.k + k0) * rows;
@@ -170,6 +204,7 @@ header_of(const sl_conv_plan *forward, sl_variant variant)
     header.size[2] = (int64_t)(form >> 1);
     header.size[3] = s->groups;
     memcpy(&header.size[4], &variant.gamma, sizeof variant.gamma);
+    sl_split_mark(&header);
     return header;
 }
 

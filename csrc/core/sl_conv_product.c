@@ -6,11 +6,9 @@
  * skip that buffer: the picture is the matrix. */
 #include <string.h>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
+#include "sl/sl_cpu.h"
 #include "sl_conv_private.h"
+#include "sl_split_private.h"
 
 /* How a call is cut into tasks, and what a task needs. */
 typedef struct {
@@ -18,6 +16,8 @@ typedef struct {
     ptrdiff_t tile_cols, col_tiles; /* multiples of nr */
     ptrdiff_t tile_rows, row_tiles; /* of a group; multiples of mr */
     ptrdiff_t tasks;
+    const sl_tiles *tiles; /* or NULL; then panels are split, through one more panel of floats */
+    ptrdiff_t unit, stage_floats;
     ptrdiff_t slots; /* panels kept at a time: all of a tile, or 1 where each is used once */
     int direct;      /* the picture is the patch matrix */
     ptrdiff_t phases, row_step, tap_row, tap_reach; /* see patch_* below */
@@ -25,7 +25,7 @@ typedef struct {
 } cut;
 
 typedef struct {
-    float *panels, *patch, *line, *edge;
+    float *panels, *patch, *line, *stage, *edge;
     ptrdiff_t *offsets;
     sl_run *runs;
     ptrdiff_t *first_run; /* (panels of a tile + 1) */
@@ -49,11 +49,11 @@ static void
 choose_tiles(const sl_conv_plan *p, const sl_tier *tier, int n_threads, cut *t)
 {
     static const int widths[] = {4, 6, 8, 10, 12, 16};
-    const ptrdiff_t panels = sl_ceil_div(t->columns, tier->nr), row_panels = sl_ceil_div(p->out_g, tier->mr);
+    const ptrdiff_t panels = sl_ceil_div(t->columns, tier->nr), row_panels = sl_ceil_div(p->out_g, t->unit);
     double best = 0.0;
 
     for (ptrdiff_t split = 1; split <= sl_min(row_panels, 2 * (ptrdiff_t)n_threads); split++) {
-        const ptrdiff_t rows = sl_ceil_div(row_panels, split) * tier->mr, row_tiles = sl_ceil_div(p->out_g, rows);
+        const ptrdiff_t rows = sl_ceil_div(row_panels, split) * t->unit, row_tiles = sl_ceil_div(p->out_g, rows);
         for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
             const ptrdiff_t col_tiles = sl_ceil_div(panels, widths[i]), width = sl_ceil_div(panels, col_tiles);
             const ptrdiff_t tasks = col_tiles * row_tiles * p->s.groups;
@@ -90,6 +90,8 @@ make_cut(const sl_conv_plan *p, const sl_tier *tier, int n_threads, cut *t)
 
     t->columns = s->batch * p->pixels;
     t->lanes = tier->lanes;
+    t->tiles = sl_tiles_get();
+    t->unit = t->tiles != NULL ? SL_SPLIT_ROWS : tier->mr;
     t->direct = p->taps == 1 && s->stride_h == 1 && s->stride_w == 1 && s->top == 0 && s->left == 0 &&
                 p->out_h == s->height && p->out_w == s->width;
     t->phases = s->kernel_w == 1 ? 1 : s->stride_w;
@@ -103,7 +105,12 @@ make_cut(const sl_conv_plan *p, const sl_tier *tier, int n_threads, cut *t)
     t->line_floats =
         t->direct || s->stride_w == 1 ? 0 : sl_round_up((p->out_w + t->tap_reach + 2 * tier->lanes) * s->stride_w, 16);
     t->edge_floats = sl_round_up(sl_min(t->tile_rows, SL_GEMM_MC + SL_MR_MAX) * tier->nr, 16);
-    t->work_floats = t->slots * t->panel_floats + t->patch_floats + t->line_floats + t->edge_floats;
+    if (t->tiles != NULL) {
+        t->stage_floats = t->panel_floats;
+        t->panel_floats = sl_split_panel(p->kblock);
+        t->edge_floats = sl_round_up(sl_split_work(p->kblock), 16);
+    }
+    t->work_floats = t->slots * t->panel_floats + t->patch_floats + t->line_floats + t->stage_floats + t->edge_floats;
     return SL_OK;
 }
 
@@ -282,14 +289,27 @@ finish_rows(const sl_conv_plan *p, const region *r, const sl_conv_args *args, co
     }
 }
 
+/* Packed weights of a group from output row0 and term k0 on. */
+static const float *
+left_panels(const sl_conv_plan *p, const cut *t, const sl_conv_args *args, const sl_tier *tier, ptrdiff_t group,
+            ptrdiff_t row0, ptrdiff_t k0, ptrdiff_t depth)
+{
+    if (t->tiles != NULL) {
+        const ptrdiff_t panels = sl_ceil_div(p->out_g, SL_SPLIT_ROWS), blocks = sl_ceil_div(p->k, p->kblock);
+        return args->packed +
+               ((group * blocks + k0 / p->kblock) * panels + row0 / SL_SPLIT_ROWS) * sl_split_panel(p->kblock);
+    }
+    return args->packed + (group * p->k + k0) * sl_round_up(p->out_g, tier->mr) + row0 * depth;
+}
+
 /* One block of K of one task. */
 static void
 run_block(const sl_conv_plan *p, const cut *t, const sl_conv_args *args, const sl_tier *tier, const region *r,
           ptrdiff_t group, ptrdiff_t row0, ptrdiff_t k0, workspace *w)
 {
     const ptrdiff_t depth = sl_min(p->kblock, p->k - k0), rows = sl_min(t->tile_rows, p->out_g - row0), nr = tier->nr;
-    const float *a = args->packed + (group * p->k + k0) * sl_round_up(p->out_g, tier->mr) + row0 * depth;
-    const ptrdiff_t step = SL_GEMM_MC / tier->mr * tier->mr;
+    const float *a = left_panels(p, t, args, tier, group, row0, k0, depth);
+    const ptrdiff_t step = SL_GEMM_MC / t->unit * t->unit, split = sl_split_panel(p->kblock);
     sl_piece pieces[SL_NR_MAX];
 
     for (ptrdiff_t i = 0; i < rows; i += step) {
@@ -304,10 +324,19 @@ run_block(const sl_conv_plan *p, const cut *t, const sl_conv_args *args, const s
             float *packed = w->panels + (t->slots > 1 ? panel : 0) * t->panel_floats;
             const ptrdiff_t n = list_pieces(p, q, sl_min(q + nr, r->to), pieces);
             if (i == 0) {
-                pack_panel(p, t, tier, w, panel, depth, packed);
+                float *floats = t->tiles != NULL ? w->stage : packed;
+                pack_panel(p, t, tier, w, panel, depth, floats);
                 if (t->direct && args->part.seen != SL_SEEN_PLAIN) {
-                    tier->map_variant(packed, depth * nr, args->part, packed);
+                    tier->map_variant(floats, depth * nr, args->part, floats);
                 }
+                if (t->tiles != NULL) {
+                    t->tiles->split_right(floats, nr, sl_min(nr, r->to - q), depth, packed);
+                }
+            }
+            if (t->tiles != NULL) {
+                t->tiles->run_panel(t->tiles, tier, a + i / t->unit * split, split, sl_min(step, rows - i), depth,
+                                    packed, pieces, n, args->y + output * p->pixels, p->pixels, &e, w->edge);
+                continue;
             }
             sl_gemm_run_panel(tier, a + i * depth, sl_min(step, rows - i), depth, packed, nr, pieces, n,
                               args->y + output * p->pixels, p->pixels, &e, w->edge);
@@ -363,20 +392,26 @@ sl_conv_product(const sl_conv_plan *p, const sl_conv_args *args, int n_threads)
         status = SL_ERR_NOMEM;
         goto done;
     }
-#pragma omp parallel for num_threads(n_threads) if (n_threads > 1) schedule(dynamic, 1)
-    for (ptrdiff_t task = 0; task < t.tasks; task++) {
-#ifdef _OPENMP
-        const ptrdiff_t me = omp_get_thread_num();
-#else
-        const ptrdiff_t me = 0;
-#endif
-        workspace w = {
-            .panels = work + me * t.work_floats, .offsets = index + me * index_each, .runs = runs + me * run_each};
-        w.patch = w.panels + t.slots * t.panel_floats;
-        w.line = w.patch + t.patch_floats;
-        w.edge = w.line + t.line_floats;
-        w.first_run = w.offsets + p->kblock;
-        run_task(p, &t, args, tier, task, &w);
+#pragma omp parallel num_threads(n_threads) if (n_threads > 1)
+    {
+        if (t.tiles != NULL) {
+            t.tiles->begin();
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (ptrdiff_t task = 0; task < t.tasks; task++) {
+            const ptrdiff_t me = sl_thread_index();
+            workspace w = {
+                .panels = work + me * t.work_floats, .offsets = index + me * index_each, .runs = runs + me * run_each};
+            w.patch = w.panels + t.slots * t.panel_floats;
+            w.line = w.patch + t.patch_floats;
+            w.stage = w.line + t.line_floats;
+            w.edge = w.stage + t.stage_floats;
+            w.first_run = w.offsets + p->kblock;
+            run_task(p, &t, args, tier, task, &w);
+        }
+        if (t.tiles != NULL) {
+            t.tiles->end();
+        }
     }
 done:
     sl_free(runs);

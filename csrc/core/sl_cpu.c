@@ -1,32 +1,53 @@
-/* Tier choice and thread count.  Contract: sl_cpu.h.  The two atomics below are the only mutable state of the core. */
+/* Tier choice and thread count.  Contract: sl_cpu.h.  The two atomics below are the only mutable state of the core.
+ *
+ * A tier is a set of loops, and perhaps of tile kernels for large products.  Those with tiles are chosen by name only. */
 #include "sl/sl_cpu.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
+#include "sl_split_private.h"
 #include "sl_tier.h"
 
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
-static _Atomic(const sl_tier *) active = NULL;
-static atomic_int forked = 0;
+typedef struct {
+    const char *name;
+    const sl_tier *loops;
+    const sl_tiles *tiles; /* or NULL */
+} choice;
 
-static const sl_tier *const tiers[] = {
-    &sl_tier_baseline,
+static const choice choices[] = {
+    {"baseline", &sl_tier_baseline, NULL},
 #if defined(__x86_64__)
-    &sl_tier_avx2,
-    &sl_tier_avx512,
+    {"avx2", &sl_tier_avx2, NULL},
+    {"avx512", &sl_tier_avx512, NULL},
 #elif defined(__aarch64__)
-    &sl_tier_neon,
+    {"neon", &sl_tier_neon, NULL},
 #endif
 };
-enum { N_TIERS = sizeof tiers / sizeof *tiers };
+
+static const choice named[] = {
+#if defined(__x86_64__)
+    {"amx", &sl_tier_avx512, &sl_tiles_amx[0]},
+    {"amx3", &sl_tier_avx512, &sl_tiles_amx[1]},
+    {"amx-emulated", &sl_tier_avx2, &sl_tiles_emulated[0]},
+    {"amx3-emulated", &sl_tier_avx2, &sl_tiles_emulated[1]},
+#else
+    {"amx-emulated", &sl_tier_baseline, &sl_tiles_emulated[0]},
+    {"amx3-emulated", &sl_tier_baseline, &sl_tiles_emulated[1]},
+#endif
+};
+enum { N_CHOICES = sizeof choices / sizeof *choices, N_NAMED = sizeof named / sizeof *named };
+
+static _Atomic(const choice *) active = NULL;
+static atomic_int forked = 0;
 
 static int
-runs_here(const sl_tier *tier)
+loops_run_here(const sl_tier *tier)
 {
 #if defined(__x86_64__)
     if (tier == &sl_tier_avx2) {
@@ -41,26 +62,46 @@ runs_here(const sl_tier *tier)
     return tier != NULL;
 }
 
-static const sl_tier *
+static const char *
+fault_of(const choice *c)
+{
+    if (c->tiles != NULL && c->tiles->fault != NULL) {
+        return c->tiles->fault;
+    }
+    if (c->tiles == &sl_tiles_amx[0] || c->tiles == &sl_tiles_amx[1]) {
+        const char *fault = sl_amx_fault();
+        if (fault != NULL) {
+            return fault;
+        }
+    }
+    return loops_run_here(c->loops) ? NULL : "the processor lacks its vector instructions";
+}
+
+static const choice *
 find(const char *name)
 {
-    for (int i = 0; i < N_TIERS; i++) {
-        if (strcmp(tiers[i]->name, name) == 0) {
-            return tiers[i];
+    for (int i = 0; i < N_CHOICES; i++) {
+        if (strcmp(choices[i].name, name) == 0) {
+            return &choices[i];
+        }
+    }
+    for (int i = 0; i < N_NAMED; i++) {
+        if (strcmp(named[i].name, name) == 0) {
+            return &named[i];
         }
     }
     return NULL;
 }
 
-static const sl_tier *
+static const choice *
 best(void)
 {
-    int i = N_TIERS - 1;
+    int i = N_CHOICES - 1;
 
-    while (i > 0 && !runs_here(tiers[i])) {
+    while (i > 0 && fault_of(&choices[i]) != NULL) {
         i--;
     }
-    return tiers[i];
+    return &choices[i];
 }
 
 const char *const *
@@ -79,42 +120,77 @@ sl_tier_names(void)
     return names;
 }
 
+const char *const *
+sl_tier_by_name(void)
+{
+    static const char *const names[] = {
+#if defined(__x86_64__)
+        "amx",          "amx3",
+#endif
+        "amx-emulated", "amx3-emulated", NULL,
+    };
+    return names;
+}
+
+const char *
+sl_tier_fault(const char *name)
+{
+    const choice *c = find(name);
+
+    return c == NULL ? "this build has no such tier" : fault_of(c);
+}
+
 int
 sl_tier_supported(const char *name)
 {
-    const sl_tier *tier = find(name);
-
-    return tier != NULL && runs_here(tier);
+    return sl_tier_fault(name) == NULL;
 }
 
 sl_status
 sl_tier_select(const char *name)
 {
-    const sl_tier *tier = name != NULL ? find(name) : best();
+    const choice *c = name != NULL ? find(name) : best();
 
-    if (tier == NULL || !runs_here(tier)) {
+    if (c == NULL || fault_of(c) != NULL) {
         return SL_ERR_ARG;
     }
-    atomic_store(&active, tier);
+    if (c->tiles == &sl_tiles_amx[0] || c->tiles == &sl_tiles_amx[1]) {
+        if (sl_amx_permit() != NULL || !c->tiles->proves(c->tiles)) {
+            return SL_ERR_NUMERIC;
+        }
+    }
+    atomic_store(&active, c);
     return SL_OK;
+}
+
+static const choice *
+chosen(void)
+{
+    const choice *c = atomic_load_explicit(&active, memory_order_relaxed);
+
+    if (c == NULL) { /* C programs need no set-up call; racing threads store the same pointer */
+        c = best();
+        atomic_store(&active, c);
+    }
+    return c;
 }
 
 const sl_tier *
 sl_tier_get(void)
 {
-    const sl_tier *tier = atomic_load_explicit(&active, memory_order_relaxed);
+    return chosen()->loops;
+}
 
-    if (tier == NULL) { /* C programs need no set-up call; racing threads store the same pointer */
-        tier = best();
-        atomic_store(&active, tier);
-    }
-    return tier;
+const sl_tiles *
+sl_tiles_get(void)
+{
+    return chosen()->tiles;
 }
 
 const char *
 sl_tier_active(void)
 {
-    return sl_tier_get()->name;
+    return chosen()->name;
 }
 
 #ifdef _OPENMP

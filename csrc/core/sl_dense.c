@@ -6,6 +6,7 @@
 
 #include "sl/sl_cpu.h"
 #include "sl_gemm_private.h"
+#include "sl_split_private.h"
 
 enum {
     TASK_ROWS = 480,        /* most rows of a task */
@@ -33,6 +34,7 @@ header_of(ptrdiff_t n, ptrdiff_t k)
                              .size = {n, k}};
 
     memcpy(header.magic, SL_PACK_MAGIC, sizeof header.magic);
+    sl_split_mark(&header);
     return header;
 }
 
@@ -47,6 +49,13 @@ sl_dense_packed_size(ptrdiff_t n, ptrdiff_t k, ptrdiff_t *size)
     if (n > PTRDIFF_MAX / 2 || sl_mul(sl_round_up(n, sl_tier_get()->nr), k, &floats) < 0 ||
         sl_mul(floats, 2 * (ptrdiff_t)sizeof(float), &bytes) < 0) {
         return SL_ERR_OVERFLOW;
+    }
+    if (sl_tiles_get() != NULL && k > 0) {
+        /* less than twice as many numbers, and a last block and panel that are not full */
+        if (n > PTRDIFF_MAX / 64 / k - 4096) {
+            return SL_ERR_OVERFLOW;
+        }
+        floats = sl_split_operand(n, k, sl_gemm_kblock(k));
     }
     *size = SL_PACK_HEADER + floats;
     return SL_OK;
@@ -65,6 +74,10 @@ sl_dense_pack_f32(const float *w, ptrdiff_t n, ptrdiff_t k, float *packed)
     memset(packed, 0, SL_PACK_HEADER * sizeof *packed);
     memcpy(packed, &header, sizeof header);
     packed += SL_PACK_HEADER;
+    if (sl_tiles_get() != NULL) {
+        sl_split_pack_right(w, n, k, kblock, sl_tiles_get(), packed);
+        return SL_OK;
+    }
     for (ptrdiff_t k0 = 0; k0 < k; k0 += kblock) {
         const ptrdiff_t depth = sl_min(kblock, k - k0);
         for (ptrdiff_t j = 0; j < n; j += tier->nr) {
@@ -209,6 +222,25 @@ run_tasks(const job *d, const sl_tier *tier, float *work, int n_threads)
     }
 }
 
+/* On tiles. */
+static sl_status
+run_split(const job *d, ptrdiff_t m, int n_threads)
+{
+    const sl_product p = {.outer = 1,
+                          .inner = 1,
+                          .m = m,
+                          .n = d->n,
+                          .k = d->k,
+                          .a = {.data = d->x, .ld = d->k, .along_k = 1},
+                          .b = {.data = d->w, .ld = d->k, .along_k = 1},
+                          .c = d->y,
+                          .ldc = d->n,
+                          .bias = d->bias,
+                          .scale = 1.0F};
+
+    return m > 0 && d->n > 0 ? sl_split_product(&p, d->packed, d->activation, sl_tiles_get(), n_threads) : SL_OK;
+}
+
 sl_status
 sl_dense_f32(const float *x, ptrdiff_t m, ptrdiff_t k, const float *w, ptrdiff_t n, const float *packed,
              const float *bias, const float *addend, sl_activation activation, float *y, int n_threads)
@@ -247,6 +279,9 @@ sl_dense_f32(const float *x, ptrdiff_t m, ptrdiff_t k, const float *w, ptrdiff_t
     if (k == 0 || m == 0 || n == 0) {
         without_terms(&d, tier);
         return SL_OK;
+    }
+    if (sl_tiles_get() != NULL) {
+        return run_split(&d, m, n_threads);
     }
     n_threads = m * n < SERIAL_BELOW / k ? 1 : sl_threads(n_threads);
     cut_tasks(&d, tier, n_threads);

@@ -10,6 +10,7 @@
 
 #include "sl/sl_cpu.h"
 #include "sl_gemm_private.h"
+#include "sl_split_private.h"
 
 enum {
     SERIAL_BELOW = 1 << 18, /* fewer multiply-adds than this are not worth a second thread */
@@ -254,6 +255,9 @@ sl_product_run(const sl_product *p, int n_threads)
     if (p->k == 0) {
         without_terms(p, tier);
         return SL_OK;
+    }
+    if (sl_tiles_get() != NULL) {
+        return sl_split_product(p, NULL, SL_ACT_NONE, sl_tiles_get(), n_threads);
     }
     n_threads = p->outer * p->inner * p->m * p->n < SERIAL_BELOW / p->k ? 1 : sl_threads(n_threads);
     make_cut(p, tier, n_threads, &t);

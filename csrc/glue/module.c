@@ -16,6 +16,7 @@ extern PyMethodDef sl_matmul_methods[];
 extern PyMethodDef sl_measures_methods[];
 extern PyMethodDef sl_nn_methods[];
 extern PyMethodDef sl_scores_methods[];
+extern PyMethodDef sl_split_methods[];
 extern PyMethodDef sl_topm_methods[];
 extern PyMethodDef sl_transformer_methods[];
 extern PyMethodDef sl_winograd_methods[];
@@ -34,6 +35,7 @@ static PyMethodDef *const families[] = {
     sl_measures_methods,
     sl_nn_methods,
     sl_scores_methods,
+    sl_split_methods,
     sl_topm_methods,
     sl_transformer_methods,
     sl_winograd_methods,
@@ -49,10 +51,12 @@ select_tier(void)
         return sl_tier_select(NULL) == SL_OK ? 0 : -1;
     }
     if (sl_tier_select(wanted) != SL_OK) {
+        const char *fault = sl_tier_fault(wanted);
         PyErr_Format(PyExc_ImportError,
-                     "SEMANTICLENS_TIER=%s: this build has no such tier, or this machine cannot run it; unset the "
+                     "SEMANTICLENS_TIER=%s: this build has no such tier, or this machine cannot run it (%s); unset the "
                      "variable, or use 'baseline'",
-                     wanted);
+                     wanted,
+                     fault != NULL ? fault : "the kernel refused the tile registers, or they failed their check");
         return -1;
     }
     return 0;

@@ -36,6 +36,7 @@ def build_info() -> dict[str, Any]:
     -------
     dict
         ``compiler`` (str), ``tier`` (active instruction-set tier), ``tiers`` (compiled), ``supported`` (of those, runnable here),
+        ``by_name`` (runnable here, but used only when ``SEMANTICLENS_TIER`` names them: products from bfloat16 tiles),
         ``openmp`` (bool), ``march_native`` (bool), ``debug`` (bool), ``threads`` (default thread count).
     """
     return {**_core.build_info(), "threads": get_num_threads()}

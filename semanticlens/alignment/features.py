@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semanticlens._errors import DataError, LayerNotFoundError, ModelFileError
+from semanticlens._kernels import build_info
 from semanticlens._progress import track
 from semanticlens._version import __version__
 from semanticlens.data.batches import Transform
@@ -267,7 +268,7 @@ def features(
         "network": {"name": getattr(given, "name", "(activations)"), "fingerprint": getattr(given, "fingerprint", None)},
         "data": None if images is None else {"name": images.name, "fingerprint": images.fingerprint, "length": len(images)},
         "parameters": {"tokens": tokens, "pool": pool, "per_image": int(per_image), "seed": seed, "where": where},
-        "version": __version__,
+        "version": __version__, "tier": build_info()["tier"],
     }
     skipped = tuple((int(s.id), s.reason) for s in source.skipped) if isinstance(source, NetworkSource) else ()
     return Features(

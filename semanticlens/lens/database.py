@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semanticlens._errors import DataError, LayerNotFoundError, MismatchError, ModelFileError
-from semanticlens._kernels import resolve_threads
+from semanticlens._kernels import build_info, resolve_threads
 from semanticlens._version import __version__
 from semanticlens.encoders.protocol import Encoder, check_encoder
 from semanticlens.lens import embed, scores
@@ -130,6 +130,7 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         record = {
             "schema": 1,
             "version": __version__,
+            "tier": build_info()["tier"],
             "encoder": {"name": encoder.name, "dim": int(encoder.dim), "fingerprint": encoder.fingerprint},
             "data": data_record(images, source),
             "network": source.get("network"),

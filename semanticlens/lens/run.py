@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semanticlens._errors import ConceptWarning, DataError, LayerNotFoundError, ModelFileError
+from semanticlens._kernels import build_info
 from semanticlens._kernels import collect as kernels
 from semanticlens._progress import track
 from semanticlens._version import __version__
@@ -274,6 +275,7 @@ class Run:
             "samples": self.seen.intervals,
             "skipped": sorted(self._skipped(), key=lambda entry: int(entry["id"])),
             "version": __version__,
+            "tier": build_info()["tier"],
         }
         record["parameters"] = {**record["parameters"], "pool": {name: layer.pool for name, layer in layers.items()}}
         del record["shard"]

@@ -62,13 +62,16 @@ def build(cc: str, mode: str, tests: list[Path], folder: Path, jobs: int) -> dic
     where = folder / f"{cc}_{mode}"
     where.mkdir()
     x86 = subprocess.run([cc, "-dumpmachine"], capture_output=True, text=True, check=True).stdout.startswith("x86_64")
-    flags = [*setup.FLAGS, *setup.WARNINGS, "-Werror", "-UNDEBUG", "-DSL_TESTING", *MODES[mode], *openmp_flags(cc, folder, setup.SERIAL),
-             "-Icsrc/include", "-Icsrc/core", "-Itests/c"]
+    flags = [*setup.FLAGS, *setup.WARNINGS, "-Werror", "-UNDEBUG", "-DSL_TESTING", "-DSL_EMULATE_AMX=1", *MODES[mode],
+             *openmp_flags(cc, folder, setup.SERIAL), "-Icsrc/include", "-Icsrc/core", "-Itests/c"]
+
+    probe = [cc, *setup.AMX, "-xc", "-", "-fsyntax-only"]
+    has_tiles = x86 and subprocess.run(probe, input=setup.AMX_PROBE, text=True, capture_output=True, check=False).returncode == 0
 
     def compile_one(source: Path) -> Path:
         name = source.relative_to(ROOT).as_posix()
         target = where / (name.replace("/", "_") + ".o")
-        own = setup.TIER_FLAGS.get(name, []) if x86 else []
+        own = setup.TIER_FLAGS.get(name, []) if x86 and (has_tiles or source.stem != "tier_amx") else []
         subprocess.run([cc, *flags, *own, "-c", name, "-o", str(target)], cwd=ROOT, check=True)
         return target
 
