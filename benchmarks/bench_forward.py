@@ -1,4 +1,4 @@
-"""Forward passes against torch eager, in one process, turn by turn: the real MobileNetV2 and MiniLM, others with random weights.
+"""Forward passes against torch eager, turn by turn: the real MobileNetV2 and MiniLM, others with random weights.
 
     python benchmarks/bench_forward.py [--networks ...] [--batch 1 8] [--threads 1 2] [--repeats 7]     (one result file per network)
 

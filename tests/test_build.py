@@ -21,7 +21,7 @@ import pytest
 
 import semanticlens
 from semanticlens import _core, _kernels
-from semanticlens._kernels import adjoint, alignment, collect, contract, lens, measures, nn, transformer
+from semanticlens._kernels import adjoint, alignment, collect, contract, lens, measures, nn, transformer, winograd
 from semanticlens.alignment.clustering import HDBSCAN
 from semanticlens.alignment.membership import new_membership, soft_membership
 
@@ -209,6 +209,8 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
         "group_norm": lambda: transformer.group_norm(x, 4, channels, None, eps=1e-5, n_threads=2),
         "attention": lambda: transformer.attention(x, x, x, scale=0.5, causal=True, n_threads=2),
         "matmul": lambda: contract.matmul(x, x.swapaxes(-1, -2), scale=0.5, n_threads=2),
+        "winograd_pays": lambda: winograd.pays(weight.shape, (8 * size, 8 * size), contract.Form(padding=(1, 1, 1, 1))),
+        "winograd_pack": lambda: nn.conv2d(x, weight, padding=(1, 1, 1, 1), packed=winograd.pack(weight), n_threads=2),
         "conv_forward": lambda: contract.conv_forward(x, weight, None, contract.Form(padding=(1, 1, 1, 1)), variant=square, n_threads=2),
         "conv_adjoint": lambda: contract.conv_adjoint(x[:, :8], weight[:8], (8 * size, 8 * size), contract.Form(padding=(1, 1, 1, 1)),
                                                       packed=contract.pack_conv_adjoint(weight[:8], (8 * size, 8 * size), form),
@@ -265,6 +267,9 @@ def refused() -> dict[str, Callable[[], Any]]:
         "conv2d, strided output": lambda: nn.conv2d(x, x[:, :, :1, :1].copy(), out=np.zeros((2, 2, 4, 8), np.float32)[..., ::2]),
         "pool2d, empty window": lambda: nn.pool2d(x, "max", (0, 1), stride=(1, 1)),
         "attention, other features": lambda: transformer.attention(x, x, x[:, :, :, :2].copy()[:, :, :2], scale=1.0),
+        "winograd, other groups": lambda: winograd.pack(np.zeros((4, 3, 3, 3), np.float32), groups=3),
+        "conv_forward, packed for another variant": lambda: contract.conv_forward(
+            x, np.zeros((3, 3, 3, 3), np.float32), packed=winograd.pack(np.zeros((3, 3, 3, 3), np.float32), back=True)),
         "conv_adjoint, other size": lambda: contract.conv_adjoint(x, np.zeros((3, 4, 3, 3), np.float32), (9, 9)),
         "conv_adjoint, other mask": lambda: contract.conv_adjoint(x, np.zeros((3, 4, 1, 1), np.float32), (4, 4),
                                                                   finish=contract.Finish(sum=x, mask=x)),

@@ -36,7 +36,7 @@ def test_forward(batch, channels, outputs, height, width, padding, activation, r
     size = twin.conv2d(np.abs(wide(x)), np.abs(wide(weight)), padding=padding) + 1
     addend = draw(*expected.shape, seed=3) if residual else None
     packed = winograd.pack(weight)
-    options = dict(padding=padding, activation=activation, addend=addend, packed=packed)
+    options = {"padding": padding, "activation": activation, "addend": addend, "packed": packed}
     y = nn.conv2d(x, weight, bias, n_threads=1, **options)
     expected = twin.activate(expected if addend is None else expected + addend, activation)
     assert np.all(np.abs(y - expected) <= 2e-6 * size)
@@ -56,7 +56,7 @@ def test_variants_and_adjoint(seen):
     s, bias = draw(2, 6, 9, 11, seed=2), draw(6, seed=3)
     finish = Finish(factor=draw(2, 6, 9, 11, seed=4), part=Variant("positive"), scale=0.5, sum=s)
     part = Variant("negative")
-    options = dict(variant=variant, part=part, finish=finish)
+    options = {"variant": variant, "part": part, "finish": finish}
     z = contract.conv_forward(x, weight, bias, form, packed=winograd.pack(weight, groups=2, variant=variant), **options)
     assert np.allclose(z, contract.conv_forward(x, weight, bias, form, **options), rtol=0, atol=2e-5)
     packed = winograd.pack(weight, groups=2, back=True, variant=variant)

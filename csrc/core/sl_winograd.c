@@ -117,7 +117,7 @@ sl_winograd_pays(const sl_conv_shape *shape, int back)
     }
     pixels = p.pixels;
     covered = 4 * sl_ceil_div(p.out_h, 2) * sl_ceil_div(p.out_w, 2);
-    return p.in_g >= 24 && p.out_g >= 24 && p.out_h >= 4 && p.out_w >= 4 && 2 * covered <= 3 * pixels;
+    return p.in_g >= 24 && p.out_g >= 24 && p.out_h >= 6 && p.out_w >= 6 && 3 * covered <= 4 * pixels;
 }
 
 static ptrdiff_t

@@ -62,7 +62,8 @@ tile_weights(const float *w, ptrdiff_t k, float *dst, ptrdiff_t ld)
         double down[4][3][SL_MR];
         for (int v = 0; v < 3; v++) {
             for (int i = 0; i < SL_MR; i++) {
-                const double a = w[v * SL_MR + i], b = w[(3 + v) * SL_MR + i], c = w[(6 + v) * SL_MR + i];
+                const double a = (double)w[v * SL_MR + i], b = (double)w[(3 + v) * SL_MR + i],
+                             c = (double)w[(6 + v) * SL_MR + i];
                 down[0][v][i] = a;
                 down[1][v][i] = 0.5 * ((a + c) + b);
                 down[2][v][i] = 0.5 * ((a + c) - b);

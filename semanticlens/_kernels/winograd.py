@@ -17,7 +17,7 @@ F32 = NDArray[np.float32]
 
 
 def pays(weight: tuple[int, ...], size: tuple[int, int], form: Form = UNIT, *, back: bool = False) -> bool:
-    """Whether a convolution with a weight of shape ``weight`` of pictures of ``size`` (H, W), or with ``back`` its adjoint, is faster by tiles.
+    """Whether a convolution of pictures of ``size`` (H, W) by a weight of shape ``weight``, or its adjoint, is faster by tiles.
 
     False for shapes that tiles do not do. The shape alone decides: the same network computes the same on every machine of a tier.
     """

@@ -11,7 +11,8 @@ from semanticlens._kernels.contract import Form
 from semanticlens._reference import nn as plain
 from semanticlens.nn import attrs as check
 from semanticlens.nn import shapes
-from semanticlens.nn.ops.table import F32, Array, Attr, Attrs, Call, Op, register_op
+from semanticlens.nn.ops.table import F32, Array, Attr, Call, Op, register_op
+from semanticlens.nn.shapes import Attrs
 
 
 class _ConvPack:
