@@ -12,6 +12,9 @@ tiers. Float64 arrays raise TypeError; shapes that do not fit raise ValueError n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,6 +94,13 @@ def dense(x: F32, weight: F32, bias: F32 | None = None, *, activation: str = "no
           packed: F32 | None = None, out: F32 | None = None, n_threads: int | None = None) -> F32:
     """(..., I) x (O, I) -> (..., O): ``activation(x weight^T + bias + addend)``; ``addend`` (..., O) may be ``out``."""
     return _core.dense(x, weight, bias, packed, out, _number(ACTIVATIONS, activation, "activation"), resolve_threads(n_threads), addend)
+
+
+def bound_dense(x: F32, weight: F32, bias: F32 | None = None, *, activation: str = "none", addend: F32 | None = None, out: F32,
+                n_threads: int | None = None) -> Callable[[], F32]:
+    """:func:`dense` with all its arguments, to be called again and again on what the arrays hold then."""
+    return partial(_core.dense, x, weight, bias, None, out, _number(ACTIVATIONS, activation, "activation"),
+                   resolve_threads(n_threads), addend)
 
 
 def pool2d(x: F32, kind: str, kernel: tuple[int, int], *, stride: tuple[int, int], padding: tuple[int, int, int, int] = (0, 0, 0, 0),
