@@ -175,7 +175,7 @@ def _norm(centred: bool) -> Callable[..., Callable[[], Any]]:
     def make(decoder: Decoder, item: Checked, call: Call, xs: list[F32], out: F32) -> Callable[[], Any]:
         p = call.params
         return transformer.bound_norm_rows(
-            xs[0], p.get("weight"), p.get("bias"), eps=call.attrs["eps"], centred=centred, out=out
+            xs[0], p.get("weight"), p.get("bias"), eps=call.attrs["eps"], centred=centred, out=out, n_threads=1
         )
 
     return make
