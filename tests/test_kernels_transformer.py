@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from semanticlens import _core
+from semanticlens._kernels import nn
 from semanticlens._kernels import transformer as kernels
 from semanticlens._reference import transformer as twin
 
@@ -79,3 +80,33 @@ def test_refusals():
         kernels.group_norm(q, 2, None, None, eps=1e-5)
     with pytest.raises(ValueError, match="out"):
         _core.attention(q[0], q[0], q[0], None, 1.0, False, q[0], 1)
+
+
+def test_keys_and_values_may_be_the_first_part_of_a_cache() -> None:
+    rng = np.random.default_rng(0)
+    keys, values = (rng.standard_normal((3, 40, width), np.float32) for width in (16, 8))
+    for tokens in (1, 9, 40):
+        for queries in (1, 12):
+            q = rng.standard_normal((3, queries, 16), np.float32)
+            part = [np.ascontiguousarray(a[:, :tokens]) for a in (keys, values)]
+            want = kernels.attention(q, *part, scale=0.3)
+            assert np.array_equal(kernels.bound_attention(q, scale=0.3, out=np.empty_like(want))(keys[:, :tokens], values[:, :tokens]), want)
+    with pytest.raises(ValueError, match="out shares memory with v"):
+        kernels.bound_attention(q, scale=0.3, out=values.reshape(-1)[-3 * 12 * 8 :].reshape(3, 12, 8))(keys[:, :39], values[:, :39])
+
+
+def test_a_dense_layer_adds_its_residual() -> None:
+    rng = np.random.default_rng(0)
+    for rows, columns, inputs in ((1, 40, 33), (4, 7, 700), (5, 16, 9), (130, 50, 641), (500, 100, 1024)):
+        x, w = rng.standard_normal((rows, inputs), np.float32), rng.standard_normal((columns, inputs), np.float32)
+        b, r = rng.standard_normal(columns, np.float32), rng.standard_normal((rows, columns), np.float32)
+        want = np.maximum(x.astype(float) @ w.T.astype(float) + b + r, 0)
+        first = nn.dense(x, w, b, addend=r, activation="relu", n_threads=1)
+        np.testing.assert_allclose(first, want, rtol=1e-4, atol=1e-3)
+        for threads in (2, 3, 8):
+            for packed in (None, nn.pack_dense(w)):
+                assert np.array_equal(nn.dense(x, w, b, addend=r, activation="relu", packed=packed, n_threads=threads), first)
+        assert np.array_equal(nn.dense(x[-1:], w, b, addend=r[-1:], activation="relu")[0], first[-1])
+        assert np.array_equal(nn.bound_dense(x, w, b, addend=r, activation="relu", out=r)(), first)
+    with pytest.raises(ValueError, match="addend"):
+        nn.dense(x, w, b, addend=b)

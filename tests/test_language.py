@@ -16,6 +16,7 @@ import semanticlens as sl
 from semanticlens.io import write_tensors
 from semanticlens.nn.language import LanguageModel, Llama2cTokenizer, WordPiece
 from semanticlens.nn.language.architectures import Config, gpt2, llama
+from semanticlens.nn.language.decode import Decoder
 from semanticlens.nn.language.generate import Steps
 
 DATA = Path(os.environ.get("SEMANTICLENS_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -66,6 +67,24 @@ def test_steps_give_what_one_run_gives(interleaved: bool) -> None:
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=1e-4, atol=1e-5)
     double = net.run(ids, dtype="float64")["output"]
     np.testing.assert_allclose(whole, double, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("n_kv", [1, 2, 4])
+def test_one_token_after_the_other(interleaved: bool, n_kv: int) -> None:
+    """The decoder gives what steps give, past the room its arrays of keys and values begin with."""
+    net = small_llama(n_kv, interleaved)
+    ids = np.random.default_rng(0).integers(0, 270, (1, 90))
+    steps = Steps(net)
+    steps.step(ids[:, :7])
+    decoder = Decoder(net, 2)
+    decoder.start(steps.kept, steps.place)
+    rows = np.stack([decoder.step(int(token)).copy() for token in ids[0, 7:]])
+    np.testing.assert_allclose(rows, net(ids)[0, 7:], rtol=1e-4, atol=1e-5)
+    decoder.start(steps.kept, steps.place)  # again, for another text
+    np.testing.assert_array_equal(decoder.step(int(ids[0, 7])), rows[0])
+    with pytest.raises(sl.DataError, match="token ids must be whole numbers from 0 to 269"):
+        decoder.step(270)
 
 
 def test_generation_is_greedy_or_seeded() -> None:

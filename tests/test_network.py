@@ -479,3 +479,18 @@ def test_interruption_between_nodes(forget_ops: None) -> None:
         net(batch())
     stop[0] = False
     assert np.array_equal(net(batch()), 2 * np.maximum(batch(), 0))
+
+
+def test_a_broadcast_addition_stays_apart() -> None:
+    """A convolution takes a residual of its own shape only into its call."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((4, 3, 3, 3), np.float32)
+    nodes = [
+        Node("conv", "conv2d", ("input",), {"weight": "w"}, {"padding": (1, 1, 1, 1)}),
+        Node("mean", "mean", ("input",), {}, {"axes": (1, 2, 3), "keepdims": True}),
+        Node("sum", "add", ("conv", "mean")),
+    ]
+    net = Network(nodes, {"w": weight}, input_shape=(3, 6, 6))
+    x = rng.standard_normal((2, 3, 6, 6), np.float32)
+    parts = net.run(x, record=("conv", "mean"))
+    np.testing.assert_allclose(net(x), parts["conv"] + parts["mean"], rtol=1e-6, atol=1e-6)

@@ -162,6 +162,9 @@ sl_attention_f32(const sl_attention_shape *s, const float *q, const float *k, co
         return SL_ERR_ARG;
     }
     status = measure(s, &l);
+    if (status == SL_OK && s->pairs > 1 && (s->k_step < s->keys * s->width || s->v_step < s->keys * s->depth)) {
+        return SL_ERR_ARG;
+    }
     if (status != SL_OK || s->pairs == 0 || s->queries == 0) {
         return status;
     }
@@ -179,7 +182,7 @@ sl_attention_f32(const sl_attention_shape *s, const float *q, const float *k, co
 #else
         float *own = work;
 #endif
-        attend(s, tier, &l, q + p * s->queries * s->width, k + p * s->keys * s->width, v + p * s->keys * s->depth,
+        attend(s, tier, &l, q + p * s->queries * s->width, k + p * s->k_step, v + p * s->v_step,
                bias != NULL ? bias + of_bias : NULL, y + p * s->queries * s->depth, own);
     }
     sl_free(work);

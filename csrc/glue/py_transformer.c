@@ -108,6 +108,37 @@ done:
     return result;
 }
 
+/* New reference to keys or values: as they are where only the pairs lie apart, as in a cache that is not full. */
+static PyArrayObject *
+cached(PyObject *obj, const char *argument)
+{
+    PyArrayObject *a = (PyArrayObject *)obj;
+
+    if (PyArray_Check(obj) && PyArray_TYPE(a) == NPY_FLOAT && PyArray_NDIM(a) == 3 && PyArray_ISBEHAVED_RO(a) &&
+        PyArray_STRIDE(a, 2) == (npy_intp)sizeof(float) &&
+        PyArray_STRIDE(a, 1) == PyArray_DIM(a, 2) * (npy_intp)sizeof(float) &&
+        PyArray_STRIDE(a, 0) >= PyArray_DIM(a, 1) * PyArray_STRIDE(a, 1) &&
+        PyArray_STRIDE(a, 0) % (npy_intp)sizeof(float) == 0) {
+        return (PyArrayObject *)Py_NewRef(obj);
+    }
+    return sl_f32(obj, 3, 0, argument);
+}
+
+/* -1 with ValueError where y and the bytes that keys or values span overlap. */
+static int
+apart(PyArrayObject *y, PyArrayObject *a, const char *argument)
+{
+    const char *low = PyArray_BYTES(a), *first = PyArray_BYTES(y);
+    const npy_intp pairs = PyArray_DIM(a, 0);
+    const npy_intp span = pairs == 0 ? 0 : (pairs - 1) * PyArray_STRIDE(a, 0) + PyArray_NBYTES(a) / pairs;
+
+    if (span == 0 || PyArray_NBYTES(y) == 0 || first + PyArray_NBYTES(y) <= low || low + span <= first) {
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError, "out shares memory with %s: give a separate array", argument);
+    return -1;
+}
+
 /* Checks q (P, T, D), k (P, S, D), v (P, S, E), bias (R, T, S) or NULL against each other and fills the shape; 0, or -1 with ValueError. */
 static int
 attention_shape(PyArrayObject *q, PyArrayObject *k, PyArrayObject *v, PyArrayObject *bias, sl_attention_shape *s)
@@ -122,6 +153,8 @@ attention_shape(PyArrayObject *q, PyArrayObject *k, PyArrayObject *v, PyArrayObj
     s->width = PyArray_DIM(q, 2);
     s->keys = PyArray_DIM(k, 1);
     s->depth = PyArray_DIM(v, 2);
+    s->k_step = s->pairs > 1 ? PyArray_STRIDE(k, 0) / (npy_intp)sizeof(float) : 0;
+    s->v_step = s->pairs > 1 ? PyArray_STRIDE(v, 0) / (npy_intp)sizeof(float) : 0;
     s->bias_pairs = bias != NULL ? PyArray_DIM(bias, 0) : 1;
     const npy_intp of_k[3] = {s->pairs, s->keys, s->width}, of_v[3] = {s->pairs, s->keys, s->depth},
                    of_bias[3] = {s->bias_pairs, s->queries, s->keys};
@@ -147,8 +180,8 @@ run_attention(const sl_attention_shape *s, PyArrayObject *const a[4], PyArrayObj
         sl_status status;
         part.pairs = s->pairs - p < step ? s->pairs - p : step;
         Py_BEGIN_ALLOW_THREADS
-        status = sl_attention_f32(&part, q + p * s->queries * s->width, k + p * s->keys * s->width,
-                                  v + p * s->keys * s->depth, bias, out + p * s->queries * s->depth, n_threads);
+        status = sl_attention_f32(&part, q + p * s->queries * s->width, k + p * s->k_step, v + p * s->v_step, bias,
+                                  out + p * s->queries * s->depth, n_threads);
         Py_END_ALLOW_THREADS
         if (sl_raise(status, "there must be keys (for causal attention as many as queries), the "
                              "bias must divide the pairs, n_threads be at least 1") < 0 ||
@@ -179,7 +212,7 @@ py_attention(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         return NULL;
     }
     for (int i = 0; i < 4; i++) {
-        a[i] = sl_f32(in[i], 3, i == 3, arguments[i]);
+        a[i] = i == 1 || i == 2 ? cached(in[i], arguments[i]) : sl_f32(in[i], 3, i == 3, arguments[i]);
         if (PyErr_Occurred()) {
             goto done;
         }
@@ -193,7 +226,7 @@ py_attention(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         goto done;
     }
     for (int i = 0; i < 4; i++) {
-        if (sl_no_overlap(y, a[i], 0, arguments[i]) < 0) {
+        if ((i == 1 || i == 2 ? apart(y, a[i], arguments[i]) : sl_no_overlap(y, a[i], 0, arguments[i])) < 0) {
             goto done;
         }
     }

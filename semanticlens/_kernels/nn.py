@@ -12,6 +12,9 @@ tiers. Float64 arrays raise TypeError; shapes that do not fit raise ValueError n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -93,6 +96,22 @@ def dense(x: F32, weight: F32, bias: F32 | None = None, *, activation: str = "no
     return _core.dense(x, weight, bias, packed, out, _number(ACTIVATIONS, activation, "activation"), resolve_threads(n_threads), addend)
 
 
+def bound_conv2d(x: F32, weight: F32, bias: F32 | None = None, *, stride: tuple[int, int] = (1, 1),
+                 padding: tuple[int, int, int, int] = (0, 0, 0, 0), dilation: tuple[int, int] = (1, 1), groups: int = 1,
+                 activation: str = "none", addend: F32 | None = None, packed: F32 | None = None, out: F32,
+                 n_threads: int | None = None) -> Callable[[], F32]:
+    """:func:`conv2d` with all its arguments, to be called again and again on what the arrays hold then."""
+    return partial(_core.conv2d, x, weight, bias, addend, packed, out, stride, padding, dilation, groups,
+                   _number(ACTIVATIONS, activation, "activation"), resolve_threads(n_threads))
+
+
+def bound_dense(x: F32, weight: F32, bias: F32 | None = None, *, activation: str = "none", addend: F32 | None = None,
+                packed: F32 | None = None, out: F32, n_threads: int | None = None) -> Callable[[], F32]:
+    """:func:`dense` with all its arguments, to be called again and again on what the arrays hold then."""
+    return partial(_core.dense, x, weight, bias, packed, out, _number(ACTIVATIONS, activation, "activation"),
+                   resolve_threads(n_threads), addend)
+
+
 def pool2d(x: F32, kind: str, kernel: tuple[int, int], *, stride: tuple[int, int], padding: tuple[int, int, int, int] = (0, 0, 0, 0),
            dilation: tuple[int, int] = (1, 1), ceil_mode: bool = False, count_include_pad: bool = True, out: F32 | None = None,
            n_threads: int | None = None) -> F32:
@@ -114,6 +133,16 @@ def scale_shift(x: F32, scale: F32, shift: F32, *, activation: str = "none", out
 def activate(x: F32, kind: str, *, out: F32 | None = None, n_threads: int | None = None) -> F32:
     """Elementwise activation; ``out`` may be ``x``."""
     return _core.activate(x, _number(ACTIVATIONS, kind, "kind"), out, resolve_threads(n_threads))
+
+
+def bound_activate(x: F32, kind: str, *, out: F32, n_threads: int | None = None) -> Callable[[], F32]:
+    """:func:`activate` with all its arguments, to be called again and again on what the arrays hold then."""
+    return partial(_core.activate, x, _number(ACTIVATIONS, kind, "kind"), out, resolve_threads(n_threads))
+
+
+def bound_add(a: F32, b: F32, *, activation: str = "none", out: F32, n_threads: int | None = None) -> Callable[[], F32]:
+    """:func:`add` with all its arguments, to be called again and again on what the arrays hold then."""
+    return partial(_core.add, a, b, _number(ACTIVATIONS, activation, "activation"), out, resolve_threads(n_threads))
 
 
 def add(a: F32, b: F32, *, activation: str = "none", out: F32 | None = None, n_threads: int | None = None) -> F32:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,3 +53,15 @@ def attention(q: F32, k: F32, v: F32, bias: F32 | None = None, *, scale: float, 
     q, k, v = (a.reshape(pairs, *a.shape[-2:]) if a.shape[:-2] == q.shape[:-2] else a for a in (q, k, v))
     into = None if out is None else out.reshape(pairs, *shape[-2:])
     return _core.attention(q, k, v, bias, scale, causal, into, resolve_threads(n_threads)).reshape(shape)
+
+
+def bound_norm_rows(x: F32, weight: F32 | None, bias: F32 | None, *, eps: float, centred: bool = True, out: F32,
+                    n_threads: int | None = None) -> Callable[[], F32]:
+    """:func:`norm_rows` with all its arguments, to be called again and again on what the arrays hold then."""
+    return partial(_core.norm_rows, x, weight, bias, eps, centred, out, resolve_threads(n_threads))
+
+
+def bound_attention(q: F32, *, scale: float, causal: bool = False, out: F32, n_threads: int | None = None) -> Callable[[F32, F32], F32]:
+    """:func:`attention` of what ``q`` (P, T, D) holds with given keys and values (P, S, D), whose pairs may lie apart."""
+    threads = resolve_threads(n_threads)
+    return lambda k, v: _core.attention(q, k, v, None, scale, causal, out, threads)

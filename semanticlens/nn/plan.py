@@ -35,12 +35,18 @@ KEPT_BYTES = 256 << 20  # of working memory a network keeps for its next run
 
 @dataclass
 class Frame:
-    """Working memory of a run of one plan: the places of values in it, made once, because making them costs as much as a small kernel."""
+    """Working memory of a run of one plan: what stays in its place from run to run, and the calls on it, made once.
+
+    Making an array or looking up the arguments of a call costs as much as a small kernel.  ``values`` holds the values
+    that stay, None for others; ``calls`` holds a call per step, None where the step must be looked at.
+    """
 
     plan: Plan
     batch: int
+    n_threads: int
     base: F32
-    places: dict[int, F32]
+    values: list[Any]
+    calls: list[Callable[[], Any] | None]
 
 
 class Scratch:
@@ -49,16 +55,17 @@ class Scratch:
     def __init__(self) -> None:
         self._frames: list[Frame] = []
 
-    def take(self, plan: Plan, batch: int) -> Frame:
+    def take(self, plan: Plan, batch: int, n_threads: int) -> Frame:
         """A frame whose places begin at multiples of 64 bytes, with any contents."""
         count = batch * plan.block
         try:
             frame = self._frames.pop()
         except IndexError:
-            return _frame(plan, batch, np.empty(count + _ALIGN, np.float32))
-        if frame.plan is plan and frame.batch == batch:
+            return _frame(plan, batch, n_threads, np.empty(count + _ALIGN, np.float32))
+        if frame.plan is plan and frame.batch == batch and frame.n_threads == n_threads:
             return frame
-        return _frame(plan, batch, frame.base if frame.base.size >= count + _ALIGN else np.empty(count + _ALIGN, np.float32))
+        enough = frame.base.size >= count + _ALIGN
+        return _frame(plan, batch, n_threads, frame.base if enough else np.empty(count + _ALIGN, np.float32))
 
     def give(self, frame: Frame) -> None:
         """Keep a frame for later, or let it go where that would be too much."""
@@ -66,15 +73,32 @@ class Scratch:
             self._frames.append(frame)
 
 
-def _frame(plan: Plan, batch: int, base: F32) -> Frame:
+def _frame(plan: Plan, batch: int, n_threads: int, base: F32) -> Frame:
     start = -base.ctypes.data % (4 * _ALIGN) // 4
     block = base[start : start + batch * plan.block]
-    places = {
-        step.output: block[batch * step.place : batch * (step.place + step.size)].reshape(batch, *step.shape)
-        for step in plan.steps
-        if step.memory == _BLOCK
-    }
-    return Frame(plan, batch, base, places)
+    values: list[Any] = [None] * (len(plan.sources) + len(plan.steps))
+    calls: list[Callable[[], Any] | None] = []
+    for step in plan.steps:
+        xs: Any = [values[i] for i in step.inputs]
+        stay = all(x is not None for x in xs)
+        out: Any = None
+        if step.memory == _BLOCK:
+            out = block[batch * step.place : batch * (step.place + step.size)].reshape(batch, *step.shape)
+        elif step.memory == _INPLACE:
+            out = xs[step.place]
+        values[step.output], call = out, None
+        if step.view and stay:
+            view = step.forward(step.call, xs, None, n_threads)
+            if isinstance(view, np.ndarray) and view.shape == (batch, *step.shape) and np.may_share_memory(view, xs[0]):
+                values[step.output], call = view, _nothing
+        elif stay and out is not None and step.head.op.bind is not None:
+            call = step.head.op.bind(step.call, xs, out, n_threads)
+        calls.append(call)
+    return Frame(plan, batch, n_threads, base, values, calls)
+
+
+def _nothing() -> None:
+    """The call of a step whose value is a view of another."""
 
 
 @dataclass(frozen=True)
@@ -128,30 +152,41 @@ class Plan:
         self, given: Sequence[F32], n_threads: int, scratch: Scratch, edits: Edits, share: bool
     ) -> dict[str, F32]:
         batch = given[0].shape[0]
-        frame = scratch.take(self, batch)
-        values: list[Any] = [
+        frame = scratch.take(self, batch, n_threads)
+        values, calls = frame.values.copy(), frame.calls
+        values[: len(given)] = [
             apply_all(edits[name], value) if name in edits else value
             for name, value in zip(self.sources, given, strict=True)
-        ] + [None] * len(self.steps)
-        for step in self.steps:
-            xs: Any = [values[i] for i in step.inputs]
-            out: Any = None
-            if step.memory == _BLOCK:
-                out = frame.places[step.output]
-            elif step.memory == _FRESH:
-                out = np.empty((batch, *step.shape), np.float32)
-            elif step.memory == _INPLACE:
-                out = xs[step.place]
-            y: Any = step.forward(step.call, xs, out, n_threads)
-            y = y if y is out else _accept(step, y, xs, batch)
-            values[step.output] = apply_all(edits[step.name], y) if step.name in edits else y
-            for i in step.forget:
-                values[i] = None
-            xs = out = y = None  # no references into the next step
+        ]
+        for step, call in zip(self.steps, [None] * len(calls) if edits else calls, strict=True):
+            if call is not None:
+                call()
+            else:
+                self._look(step, values, frame, edits)
         copies = frozenset() if share else self.copies
         result = {name: values[i].copy() if name in copies else values[i] for name, i in self.records.items()}
         scratch.give(frame)
         return result
+
+    def _look(self, step: Step, values: list[Any], frame: Frame, edits: Edits) -> None:
+        """A step whose arrays are not known beforehand."""
+        xs: Any = [values[i] for i in step.inputs]
+        out: Any = None
+        if step.memory == _BLOCK:
+            out = frame.values[step.output]
+        elif step.memory == _FRESH:
+            out = np.empty((frame.batch, *step.shape), np.float32)
+        elif step.memory == _INPLACE:
+            out = xs[step.place]
+        y: Any = step.forward(step.call, xs, out, frame.n_threads)
+        if y is not out:
+            y = _accept(step, y, xs, frame.batch)
+            if out is not None:  # later calls look there
+                np.copyto(out, y)
+                y = out
+        values[step.output] = apply_all(edits[step.name], y) if step.name in edits else y
+        for i in step.forget:
+            values[i] = None
 
 
 def _accept(step: Step, y: Any, xs: Sequence[F32], batch: int) -> F32:

@@ -41,7 +41,7 @@ expected(const sl_attention_shape *s, ptrdiff_t p, ptrdiff_t i, ptrdiff_t e, int
 static void
 attention(ptrdiff_t queries, int causal, int with_bias)
 {
-    const sl_attention_shape s = {PAIRS, queries, KEYS, WIDTH, DEPTH, 3, 0.3F, causal};
+    const sl_attention_shape s = {PAIRS, queries, KEYS, WIDTH, DEPTH, 3, KEYS * WIDTH, KEYS * DEPTH, 0.3F, causal};
     const float *b = with_bias ? bias : NULL;
     int wrong = 0;
 
@@ -86,7 +86,7 @@ norms(void)
 static void
 refusals(void)
 {
-    sl_attention_shape s = {PAIRS, 20, KEYS, WIDTH, DEPTH, 3, 0.3F, 0};
+    sl_attention_shape s = {PAIRS, 20, KEYS, WIDTH, DEPTH, 3, KEYS * WIDTH, KEYS * DEPTH, 0.3F, 0};
 
     CHECK(sl_norm_rows_f32(q, 1, 0, 1e-5, 1, NULL, NULL, y, 1) == SL_ERR_ARG);
     CHECK(sl_norm_rows_f32(q, 1, 4, (double)NAN, 1, NULL, NULL, y, 1) == SL_ERR_ARG);

@@ -27,11 +27,12 @@ sl_status sl_group_norm_f32(const float *x, ptrdiff_t batch, ptrdiff_t channels,
  *   y[p,i,:] = sum_j w_ij v[p,j,:],   w_i = softmax_j( scale <q[p,i,:], k[p,j,:]> + bias[p % bias_pairs,i,j] )
  *
  * q (pairs, queries, width), k (pairs, keys, width), v (pairs, keys, depth), y (pairs, queries, depth); bias (bias_pairs, queries, keys) or NULL, bias_pairs
- * divides pairs.  causal: query i looks at keys j <= i + keys - queries only; keys >= queries then.  y must overlap no input.
+ * divides pairs.  k_step, v_step: floats from the keys (values) of one pair to those of the next, at least what a pair holds.  causal: query i looks at keys j <= i + keys - queries only; keys >= queries then.  y must overlap no input.
  * Allocates per thread one block of scores (at most 96 x keys), one pair's values transposed and the product's workspace.
  * SL_ERR_ARG: a negative size, no keys, a bias that does not divide, too few keys, n_threads < 1; SL_ERR_OVERFLOW; SL_ERR_NOMEM. */
 typedef struct {
     ptrdiff_t pairs, queries, keys, width, depth, bias_pairs;
+    ptrdiff_t k_step, v_step;
     float scale;
     int causal;
 } sl_attention_shape;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from semanticlens._errors import DataError, UnsupportedOperationError
 from semanticlens._kernels import resolve_threads
 from semanticlens.nn.edit import Edit, Edits, apply_all, by_node
 from semanticlens.nn.graph import INPUT, Checked
+from semanticlens.nn.language.decode import Decoder
 from semanticlens.nn.language.text_model import TextModel
 from semanticlens.nn.language.tokenizers import Tokenizer
 from semanticlens.nn.network import Network
@@ -112,6 +113,7 @@ class LanguageModel(TextModel):
         self, net: Network, tokenizer: Tokenizer | None, *, context: int, end: int | Sequence[int] | None = None
     ) -> None:
         super().__init__(net, tokenizer, context=context)
+        self._decoders: list[Decoder] = []  # ready for the next text
         self.ends = frozenset(() if end is None else (end,) if isinstance(end, int) else end)
 
     def _settings(self) -> dict[str, Any]:
@@ -174,16 +176,38 @@ class LanguageModel(TextModel):
             raise ValueError(f"max_new_tokens={max_new_tokens}, temperature={temperature}: must not be negative")
         ids = self._ids(prompt)
         changed = by_node((*self.net._edits, *((edits,) if isinstance(edits, Edit) else edits)), self.net.resolve)
-        steps, rng = Steps(self.net, changed, resolve_threads(n_threads)), np.random.default_rng(seed)
-        new = ids
-        for _ in range(min(max_new_tokens, self.context - len(ids))):
-            logits = steps.step(np.asarray([new]))[0, -1]
+        rng, room = np.random.default_rng(seed), min(max_new_tokens, self.context - len(ids))
+        if room == 0:
+            return ids
+        found = list(ids)
+        for logits in self._logits(found, changed, resolve_threads(n_threads)):
             token = _choose(logits, temperature, rng)
             if token in self.ends:
                 break
-            new = [token]
-            ids = [*ids, token]
-        return ids
+            found.append(token)
+            if len(found) == len(ids) + room:
+                break
+        return found
+
+    def _logits(self, ids: list[int], edits: Edits, n_threads: int) -> Iterator[F32]:
+        """Logits behind the last of ``ids``, again and again; the caller appends a token each time."""
+        steps = Steps(self.net, edits, n_threads)
+        yield steps.step(np.asarray([ids]))[0, -1]
+        if edits or not Decoder.takes(self.net):
+            while True:
+                yield steps.step(np.asarray([ids[-1:]]))[0, -1]
+        try:
+            decoder = self._decoders.pop()
+        except IndexError:
+            decoder = Decoder(self.net, n_threads)
+        if decoder.n_threads != n_threads:
+            decoder = Decoder(self.net, n_threads)
+        decoder.start(steps.kept, steps.place)
+        try:
+            while True:
+                yield decoder.step(ids[-1])
+        finally:
+            self._decoders.append(decoder)
 
 
 def _choose(logits: ArrayLike, temperature: float, rng: np.random.Generator) -> int:

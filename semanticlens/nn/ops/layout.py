@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,15 @@ def _permute(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int)
         return np.ascontiguousarray(view)
     np.copyto(out, view)
     return out
+
+
+def _bind_permute(call: Call, xs: Sequence[Array], out: Array, n_threads: int) -> Callable[[], Any]:
+    return partial(np.copyto, out, xs[0].transpose(0, *call.attrs["axes"]))
+
+
+def _bind_slice(call: Call, xs: Sequence[Array], out: Array, n_threads: int) -> Callable[[], Any]:
+    a = call.attrs
+    return partial(np.copyto, out, xs[0][_along(a["axis"], slice(a["start"], a["stop"], a["step"]))])
 
 
 def _along(axis: int, index: Any) -> Any:
@@ -190,6 +200,7 @@ _register(
         shapes.permute_shape,
         attrs={"axes": Attr(check.integers(None, 1, check.MAX_RANK))},
         numpy=_as_plain(_permute),
+        bind=_bind_permute,
         aten=("permute", "transpose", "t"),
         onnx=("Transpose",),
     )
@@ -207,6 +218,7 @@ _register(
         },
         resolve=shapes.resolve_axis,
         numpy=_as_plain(_slice),
+        bind=_bind_slice,
         aten=("slice", "split", "split_with_sizes", "chunk", "narrow"),
         onnx=("Slice", "Split"),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from semanticlens._kernels import nn as kernels
 from semanticlens._kernels import winograd
@@ -40,22 +41,27 @@ class _ConvPack:
         return self._chosen[size]
 
 
-def _conv2d(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+def _conv2d_options(call: Call, xs: Sequence[F32]) -> dict[str, Any]:
     a = call.attrs
-    return kernels.conv2d(
-        xs[0],
-        call.params["weight"],
-        call.params.get("bias"),
-        stride=a["stride"],
-        padding=a["padding"],
-        dilation=a["dilation"],
-        groups=a["groups"],
-        activation=call.activation,
-        addend=xs[1] if len(xs) > 1 else None,
-        packed=call.prepared.get(xs[0].shape[2:], a),
-        out=out,
-        n_threads=n_threads,
-    )
+    return {
+        "stride": a["stride"],
+        "padding": a["padding"],
+        "dilation": a["dilation"],
+        "groups": a["groups"],
+        "activation": call.activation,
+        "addend": xs[1] if len(xs) > 1 else None,
+        "packed": call.prepared.get(xs[0].shape[2:], a),
+    }
+
+
+def _conv2d(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+    p = call.params
+    return kernels.conv2d(xs[0], p["weight"], p.get("bias"), out=out, n_threads=n_threads, **_conv2d_options(call, xs))
+
+
+def _bind_conv2d(call: Call, xs: Sequence[F32], out: F32, n_threads: int) -> Callable[[], Any]:
+    p = call.params
+    return kernels.bound_conv2d(xs[0], p["weight"], p.get("bias"), out=out, n_threads=n_threads, **_conv2d_options(call, xs))
 
 
 def _plain_conv2d(call: Call, xs: Sequence[Array]) -> Array:
@@ -89,18 +95,23 @@ class _DensePack:
         return self._packed
 
 
-def _dense(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+def _dense_options(call: Call, xs: Sequence[F32]) -> dict[str, Any]:
     x = xs[0]
-    return kernels.dense(
-        x,
-        call.params["weight"],
-        call.params.get("bias"),
-        activation=call.activation,
-        addend=xs[1] if len(xs) > 1 else None,
-        packed=call.prepared.get(x.size // x.shape[-1]),
-        out=out,
-        n_threads=n_threads,
-    )
+    return {
+        "activation": call.activation,
+        "addend": xs[1] if len(xs) > 1 else None,
+        "packed": call.prepared.get(x.size // x.shape[-1]),
+    }
+
+
+def _dense(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
+    p = call.params
+    return kernels.dense(xs[0], p["weight"], p.get("bias"), out=out, n_threads=n_threads, **_dense_options(call, xs))
+
+
+def _bind_dense(call: Call, xs: Sequence[F32], out: F32, n_threads: int) -> Callable[[], Any]:
+    p = call.params
+    return kernels.bound_dense(xs[0], p["weight"], p.get("bias"), out=out, n_threads=n_threads, **_dense_options(call, xs))
 
 
 def _plain_dense(call: Call, xs: Sequence[Array]) -> Array:
@@ -124,6 +135,7 @@ register_op(
         },
         fuses_activation=True,
         fuses_add=True,
+        bind=_bind_conv2d,
         resolve=shapes.resolve_conv2d,
         prepare=lambda params, attrs: _ConvPack(params["weight"], attrs["groups"]),
         numpy=_plain_conv2d,
@@ -141,6 +153,7 @@ register_op(
         optional=("bias",),
         fuses_activation=True,
         fuses_add=True,
+        bind=_bind_dense,
         prepare=lambda params, attrs: _DensePack(params["weight"]),
         numpy=_plain_dense,
         flops=lambda attrs, params, inputs, shape: 2 * math.prod(shape) * params["weight"][1],

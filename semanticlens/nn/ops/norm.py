@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from semanticlens._reference import nn as plain
 from semanticlens._reference import transformer as plain_transformer
 from semanticlens.nn import attrs as check
 from semanticlens.nn import shapes
-from semanticlens.nn.ops.table import F32, Array, Attr, Call, Forward, Op, Plain, register_op
+from semanticlens.nn.ops.table import F32, Array, Attr, Bind, Call, Forward, Op, Plain, register_op
 from semanticlens.nn.shapes import Attrs
 
 
@@ -68,7 +69,7 @@ register_op(
 )
 
 
-def _norm_rows(centred: bool) -> tuple[Forward, Plain]:
+def _norm_rows(centred: bool) -> tuple[Forward, Plain, Bind]:
     def forward(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
         p, eps = call.params, call.attrs["eps"]
         return transformer.norm_rows(
@@ -79,7 +80,13 @@ def _norm_rows(centred: bool) -> tuple[Forward, Plain]:
         p, eps = call.params, call.attrs["eps"]
         return plain_transformer.norm_rows(xs[0], p.get("weight"), p.get("bias"), eps=eps, centred=centred)
 
-    return forward, plain_form
+    def bind(call: Call, xs: Sequence[F32], out: F32, n_threads: int) -> Callable[[], Any]:
+        p, eps = call.params, call.attrs["eps"]
+        return transformer.bound_norm_rows(
+            xs[0], p.get("weight"), p.get("bias"), eps=eps, centred=centred, out=out, n_threads=n_threads
+        )
+
+    return forward, plain_form, bind
 
 
 def _group_norm(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
@@ -98,7 +105,7 @@ for _name, _centred, _optional, _aten, _onnx in (
     ("layer_norm", True, ("weight", "bias"), ("layer_norm", "native_layer_norm"), "LayerNormalization"),
     ("rms_norm", False, ("weight",), ("rms_norm",), "RMSNormalization"),
 ):
-    _forward, _plain = _norm_rows(_centred)
+    _forward, _plain, _bind = _norm_rows(_centred)
     register_op(
         Op(
             _name,
@@ -108,6 +115,7 @@ for _name, _centred, _optional, _aten, _onnx in (
             attrs={"eps": Attr(check.number(0.0), 1e-5)},
             inplace=(0,),
             numpy=_plain,
+            bind=_bind,
             aten=_aten,
             onnx=(_onnx,),
         )

@@ -11,7 +11,7 @@ from semanticlens._kernels import nn as kernels
 from semanticlens._reference import nn as plain
 from semanticlens.nn import attrs as check
 from semanticlens.nn import shapes
-from semanticlens.nn.ops.table import ACTIVATIONS, F32, Array, Attr, Call, Forward, Op, Plain, register_op
+from semanticlens.nn.ops.table import ACTIVATIONS, F32, Array, Attr, Bind, Call, Forward, Op, Plain, register_op
 
 
 def _activation(kind: str) -> Forward:
@@ -19,6 +19,10 @@ def _activation(kind: str) -> Forward:
         return kernels.activate(xs[0], kind, out=out, n_threads=n_threads)
 
     return forward
+
+
+def _bind_activation(kind: str) -> Bind:
+    return lambda call, xs, out, n_threads: kernels.bound_activate(xs[0], kind, out=out, n_threads=n_threads)
 
 
 def _plain_activation(kind: str) -> Plain:
@@ -34,6 +38,12 @@ def _add(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
         return kernels.add(xs[0], xs[1], activation=call.activation, out=out, n_threads=n_threads)
     y = np.add(xs[0], xs[1], out=out)
     return y if call.activation == "none" else kernels.activate(y, call.activation, out=y, n_threads=n_threads)
+
+
+def _bind_add(call: Call, xs: Sequence[F32], out: F32, n_threads: int) -> Callable[[], Any] | None:
+    if xs[0].shape != xs[1].shape:
+        return None
+    return kernels.bound_add(xs[0], xs[1], activation=call.activation, out=out, n_threads=n_threads)
 
 
 def _plain_add(call: Call, xs: Sequence[Array]) -> Array:
@@ -107,6 +117,7 @@ for _kind in ACTIVATIONS:
             shapes.unary_shape,
             inplace=(0,),
             numpy=_plain_activation(_kind),
+            bind=_bind_activation(_kind),
             aten=_ATEN.get(_kind, (_kind,)),
             onnx=_ONNX.get(_kind, ()),
         )
@@ -131,6 +142,7 @@ register_op(
         inplace=(0, 1),
         fuses_activation=True,
         numpy=_plain_add,
+        bind=_bind_add,
         aten=("add",),
         onnx=("Add", "Sum"),
     )

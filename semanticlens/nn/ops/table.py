@@ -84,6 +84,7 @@ Plain = Callable[[Call, Sequence[Array]], Array]
 Adjoint = Callable[[Call, Sequence[Array], Array, Array, Sequence[bool], int], "Sequence[Array | None]"]
 Parameter = Callable[[Call, Sequence[Array], Array, Array, int], Mapping[str, Array]]
 Through = Callable[[Call, Array, tuple[int, ...], Any, Finish | None, int], Array]
+Bind = Callable[[Call, Sequence[F32], F32, int], "Callable[[], Any] | None"]
 ShapeRule = Callable[[Attrs, Shapes, Sequence[Shape]], Shape]
 Flops = Callable[[Attrs, Shapes, Sequence["tuple[int, ...]"], "tuple[int, ...]"], int]
 
@@ -141,6 +142,9 @@ class Op:
         Arithmetic operations for one sample, a multiply-add counted as two; one per value of the result if left out.
     ids : tuple of int
         Inputs that may hold whole numbers, such as the tokens of a text; they arrive as float32.
+    bind : callable (call, xs, out, n_threads) -> (callable () -> Any) or None, optional
+        ``forward`` with everything it takes, to be called once per run: for arrays that stay in their places from run to
+        run, where looking up attributes would cost as much as a small kernel.  None where that cannot be.
     aten, onnx : tuple of str
         What the operation is called in the graphs of torch.export and in ONNX.
     """
@@ -170,6 +174,7 @@ class Op:
     onnx: tuple[str, ...] = ()
     through: Through | None = None
     prepare_through: Callable[[Call, tuple[int, ...]], Any] | None = None
+    bind: Bind | None = None
 
     def __post_init__(self) -> None:
         if self.forward is None and self.numpy is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,17 @@ def _attention(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -
     q, k, v = xs[:3]
     return transformer.attention(
         q, k, v, score_bias(call, xs), scale=score_scale(call, q), causal=call.attrs["causal"], out=out, n_threads=n_threads
+    )
+
+
+def _bind_attention(call: Call, xs: Sequence[F32], out: F32, n_threads: int) -> Callable[[], Any] | None:
+    q, k, v = xs[:3]
+    if len(xs) > 3 or "bias" in call.params or not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
+        return None
+    q, k, v, into = (a.reshape(-1, *a.shape[-2:]) for a in (q, k, v, out))
+    scale = score_scale(call, q)
+    return partial(
+        transformer.bound_attention(q, scale=scale, causal=call.attrs["causal"], out=into, n_threads=n_threads), k, v
     )
 
 
@@ -147,6 +159,7 @@ register_op(
         attrs={"scale": Attr(check.number(), None), "causal": Attr(check.flag, False)},
         inputs=(3, 4),
         numpy=_plain_attention,
+        bind=_bind_attention,
         flops=lambda attrs, params, inputs, shape: 2 * math.prod(inputs[0]) * inputs[1][-2]
         + 2 * math.prod(shape) * inputs[1][-2],
         aten=("scaled_dot_product_attention",),
