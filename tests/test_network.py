@@ -187,6 +187,7 @@ def no_scratch_in_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_is_used_again(no_scratch_in_kernels: None, residual: bool, alive: int) -> None:
     """However long the chain is, it takes what is alive at once and the records; in units of one value."""
     x = batch(1, (4, 256, 256))
+    packed = 0.3 if sl.build_info()["tier"].startswith("amx") else 0.0   # weights packed for tiles take at least 6 kB a layer
     peaks = []
     for length in (4, 40):
         net = chain(length, residual)
@@ -194,16 +195,15 @@ def test_memory_is_used_again(no_scratch_in_kernels: None, residual: bool, alive
         try:
             net.run(x)
             first = tracemalloc.get_traced_memory()[1] / x.nbytes
-            assert first <= alive + 1.2
+            assert first <= alive + 1.2 + packed
             peaks.append(first)
             got = net.run(x, ["relu2", "relu3"])
-            assert tracemalloc.get_traced_memory()[1] / x.nbytes <= 2 * alive + 2.2
-            assert tracemalloc.get_traced_memory()[0] / x.nbytes <= alive + 2.2
+            assert tracemalloc.get_traced_memory()[1] / x.nbytes <= 2 * alive + 2.2 + packed
+            assert tracemalloc.get_traced_memory()[0] / x.nbytes <= alive + 2.2 + packed
             del net, got
             assert tracemalloc.get_traced_memory()[0] / x.nbytes <= 0.2
         finally:
             tracemalloc.stop()
-    packed = 0.3 if sl.build_info()["tier"].startswith("amx") else 0.0   # weights packed for tiles take at least 6 kB a layer
     assert peaks[1] <= peaks[0] + 0.1 + packed
 
 

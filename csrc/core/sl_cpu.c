@@ -36,6 +36,9 @@ static const choice named[] = {
     {"amx3", &sl_tier_avx512, &sl_tiles_amx[1]},
     {"amx-emulated", &sl_tier_avx2, &sl_tiles_emulated[0]},
     {"amx3-emulated", &sl_tier_avx2, &sl_tiles_emulated[1]},
+#elif defined(__aarch64__)
+    {"amx-emulated", &sl_tier_neon, &sl_tiles_emulated[0]},
+    {"amx3-emulated", &sl_tier_neon, &sl_tiles_emulated[1]},
 #else
     {"amx-emulated", &sl_tier_baseline, &sl_tiles_emulated[0]},
     {"amx3-emulated", &sl_tier_baseline, &sl_tiles_emulated[1]},

@@ -34,13 +34,6 @@ float_of(uint32_t bits)
     return x;
 }
 
-/* Nearest bfloat16, ties away from 0, as the bits of a float. */
-static inline uint32_t
-near_part(uint32_t bits)
-{
-    return (bits + 0x8000U) & 0xFFFF0000U;
-}
-
 static inline int
 is_plain(uint32_t largest)
 {
@@ -77,17 +70,59 @@ set_flags(float *panel, uint32_t flags)
 
 /* --- splitting */
 
-static void
-split_terms(const float *restrict x, uint16_t *restrict to)
+#if defined(__AVX512F__)
+#define SPLIT_LANES 16
+#elif defined(__AVX2__)
+#define SPLIT_LANES 8
+#else
+#define SPLIT_LANES 4
+#endif
+typedef uint32_t split_bits __attribute__((vector_size(4 * SPLIT_LANES)));
+typedef float split_floats __attribute__((vector_size(4 * SPLIT_LANES)));
+typedef uint16_t split_part __attribute__((vector_size(2 * SPLIT_LANES)));
+typedef uint32_t split_bits_any __attribute__((vector_size(4 * SPLIT_LANES), aligned(4), may_alias)); /* anywhere */
+typedef uint16_t split_part_any __attribute__((vector_size(2 * SPLIT_LANES), aligned(2), may_alias));
+
+#define SPLIT_LOAD(p) ((split_bits) * (const split_bits_any *)(const void *)(p))
+#define SPLIT_NEAR(bits) (((bits) + 0x8000U) & 0xFFFF0000U)
+#define SPLIT_REST(bits, part) ((split_bits)((split_floats)(bits) - (split_floats)(part)))
+#define SPLIT_PUT(p, bits) (*(split_part_any *)(void *)(p) = __builtin_convertvector((bits) >> 16, split_part))
+#define SPLIT_PUT_PAIRS(p, even, odd) (*(split_bits_any *)(void *)(p) = ((even) >> 16) | ((odd) & 0xFFFF0000U))
+#define SPLIT_GREATER(most, bits)                                                                                      \
+    do {                                                                                                               \
+        const split_bits magnitude_ = (bits) & 0x7FFFFFFFU, above_ = (split_bits)(magnitude_ > (most));                \
+        (most) = (magnitude_ & above_) | ((most) & ~above_);                                                           \
+    } while (0)
+
+/* The parts of a row in its steps; its largest magnitude, as bits.  Blocks that are not full are read through `last`. */
+static uint32_t
+split_row(const float *row, ptrdiff_t depth, uint16_t *to)
 {
-    for (int i = 0; i < SL_SPLIT_TERMS; i++) {
-        const uint32_t hi = near_part(bits_of(x[i]));
-        const float rest = x[i] - float_of(hi);
-        const uint32_t mid = near_part(bits_of(rest)), lo = bits_of(rest - float_of(mid));
-        to[HI + i] = (uint16_t)(hi >> 16);
-        to[MID + i] = (uint16_t)(mid >> 16);
-        to[LO + i] = (uint16_t)(lo >> 16);
+    split_bits most = {0};
+    uint32_t lanes[SPLIT_LANES], largest = 0;
+    float last[SL_SPLIT_TERMS];
+
+    for (ptrdiff_t p = 0; p < depth; p += SL_SPLIT_TERMS, to += SL_SPLIT_STEP) {
+        const float *from = row + p;
+        if (depth - p < SL_SPLIT_TERMS) {
+            memset(last, 0, sizeof last);
+            memcpy(last, from, (size_t)(depth - p) * sizeof *last);
+            from = last;
+        }
+        for (int i = 0; i < SL_SPLIT_TERMS; i += SPLIT_LANES) {
+            const split_bits x = SPLIT_LOAD(from + i), hi = SPLIT_NEAR(x), rest = SPLIT_REST(x, hi),
+                             mid = SPLIT_NEAR(rest), lo = SPLIT_REST(rest, mid);
+            SPLIT_PUT(to + HI + i, hi);
+            SPLIT_PUT(to + MID + i, mid);
+            SPLIT_PUT(to + LO + i, lo);
+            SPLIT_GREATER(most, x);
+        }
     }
+    memcpy(lanes, &most, sizeof lanes);
+    for (int i = 0; i < SPLIT_LANES; i++) {
+        largest = lanes[i] > largest ? lanes[i] : largest;
+    }
+    return largest;
 }
 
 static void
@@ -100,18 +135,6 @@ halve_terms(const float *restrict x, uint16_t *restrict to)
     }
 }
 
-static uint32_t
-largest_of(const float *x, ptrdiff_t n)
-{
-    uint32_t most = 0;
-
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const uint32_t magnitude = bits_of(x[i]) & 0x7FFFFFFFU;
-        most = magnitude > most ? magnitude : most;
-    }
-    return most;
-}
-
 static void
 split_left(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t depth, float *panel)
 {
@@ -120,58 +143,62 @@ split_left(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t depth, floa
 
     for (ptrdiff_t i = 0; i < SL_SPLIT_ROWS; i++) {
         uint16_t *to = steps_of(panel) + i / 16 * SL_SPLIT_TILE + i % 16 * SL_SPLIT_TERMS;
-        const float *row = src + i * ld;
-        const int plain = i >= rows || is_plain(largest_of(row, depth));
-        flags |= (uint32_t)!plain << i;
-        for (ptrdiff_t p = 0; p < depth; p += SL_SPLIT_TERMS, to += SL_SPLIT_STEP) {
-            const ptrdiff_t some = i < rows ? sl_min(SL_SPLIT_TERMS, depth - p) : 0;
-            const float *from = last;
-            if (some == SL_SPLIT_TERMS) {
-                from = row + p;
-            } else {
-                memset(last, 0, sizeof last);
-                memcpy(last, row + (some > 0 ? p : 0), (size_t)some * sizeof *last);
-            }
-            if (plain) {
-                split_terms(from, to);
-            } else {
-                halve_terms(from, to);
-            }
+        if (i < rows && is_plain(split_row(src + i * ld, depth, to))) {
+            continue;
         }
+        for (ptrdiff_t p = 0; p < depth; p += SL_SPLIT_TERMS, to += SL_SPLIT_STEP) {
+            memset(last, 0, sizeof last);
+            if (i < rows) {
+                memcpy(last, src + i * ld + p, (size_t)sl_min(SL_SPLIT_TERMS, depth - p) * sizeof *last);
+            }
+            halve_terms(last, to);
+        }
+        flags |= (uint32_t)(i < rows) << i;
     }
     set_flags(panel, flags);
 }
 
-/* Two rows of 16 numbers as 16 pairs of each part. */
+/* SPLIT_LANES columns, whole pairs of rows: their parts, and the largest magnitude of each column, as bits. */
 static void
-split_pairs_of(const float *restrict even, const float *restrict odd, uint16_t *restrict to)
+split_columns(const float *src, ptrdiff_t ld, ptrdiff_t pairs, uint16_t *to, uint32_t *largest)
 {
-    uint32_t hi[16], mid[16], lo[16];
+    split_bits most = {0};
 
-    for (int i = 0; i < 16; i++) {
-        const uint32_t hi0 = near_part(bits_of(even[i])), hi1 = near_part(bits_of(odd[i]));
-        const float rest0 = even[i] - float_of(hi0), rest1 = odd[i] - float_of(hi1);
-        const uint32_t mid0 = near_part(bits_of(rest0)), mid1 = near_part(bits_of(rest1));
-        const uint32_t lo0 = bits_of(rest0 - float_of(mid0)), lo1 = bits_of(rest1 - float_of(mid1));
-        hi[i] = hi0 >> 16 | hi1;
-        mid[i] = mid0 >> 16 | mid1;
-        lo[i] = lo0 >> 16 | (lo1 & 0xFFFF0000U);
+    for (ptrdiff_t q = 0; q < pairs; q++, src += 2 * ld) {
+        uint16_t *at = to + q / 16 * SL_SPLIT_STEP + q % 16 * SL_SPLIT_TERMS;
+        const split_bits x = SPLIT_LOAD(src), z = SPLIT_LOAD(src + ld), hi = SPLIT_NEAR(x), hi_z = SPLIT_NEAR(z);
+        const split_bits rest = SPLIT_REST(x, hi), rest_z = SPLIT_REST(z, hi_z), mid = SPLIT_NEAR(rest),
+                         mid_z = SPLIT_NEAR(rest_z), lo = SPLIT_REST(rest, mid), lo_z = SPLIT_REST(rest_z, mid_z);
+        SPLIT_PUT_PAIRS(at + HI, hi, hi_z);
+        SPLIT_PUT_PAIRS(at + MID, mid, mid_z);
+        SPLIT_PUT_PAIRS(at + LO, lo, lo_z);
+        SPLIT_GREATER(most, x);
+        SPLIT_GREATER(most, z);
     }
-    memcpy(to + HI, hi, sizeof hi);
-    memcpy(to + MID, mid, sizeof mid);
-    memcpy(to + LO, lo, sizeof lo);
+    memcpy(largest, &most, sizeof most);
 }
 
-/* Columns of the panel that are not plain. */
+/* Up to 16 columns of one tile; bits of those that are not plain. */
 static uint32_t
-flag_columns(const float *src, ptrdiff_t ld, ptrdiff_t n, ptrdiff_t depth)
+split_tile(const float *src, ptrdiff_t ld, ptrdiff_t n, ptrdiff_t depth, uint16_t *to)
 {
-    uint32_t most[SL_SPLIT_ROWS] = {0}, flags = 0;
+    const ptrdiff_t whole = n == 16 ? depth / 2 : 0, padded = sl_round_up(depth, SL_SPLIT_TERMS) / 2;
+    uint32_t most[16] = {0}, more[16], flags = 0;
+    float pair[2][16];
 
-    for (ptrdiff_t p = 0; p < depth; p++) {
-        for (ptrdiff_t j = 0; j < n; j++) {
-            const uint32_t magnitude = bits_of(src[p * ld + j]) & 0x7FFFFFFFU;
-            most[j] = magnitude > most[j] ? magnitude : most[j];
+    for (int i = 0; i < 16 && whole > 0; i += SPLIT_LANES) {
+        split_columns(src + i, ld, whole, to + 2 * i, most + i);
+    }
+    for (ptrdiff_t q = whole; q < padded; q++) {
+        memset(pair, 0, sizeof pair);
+        for (ptrdiff_t r = 0; r < 2 && 2 * q + r < depth; r++) {
+            memcpy(pair[r], src + (2 * q + r) * ld, (size_t)n * sizeof **pair);
+        }
+        for (int i = 0; i < 16; i += SPLIT_LANES) {
+            split_columns(pair[0] + i, 16, 1, to + q / 16 * SL_SPLIT_STEP + q % 16 * SL_SPLIT_TERMS + 2 * i, more + i);
+        }
+        for (int j = 0; j < 16; j++) {
+            most[j] = more[j] > most[j] ? more[j] : most[j];
         }
     }
     for (ptrdiff_t j = 0; j < n; j++) {
@@ -183,31 +210,12 @@ flag_columns(const float *src, ptrdiff_t ld, ptrdiff_t n, ptrdiff_t depth)
 static void
 split_right(const float *src, ptrdiff_t ld, ptrdiff_t n, ptrdiff_t depth, float *panel)
 {
-    const uint32_t flags = flag_columns(src, ld, n, depth);
-    const ptrdiff_t tiles = n > 16 ? 2 : 1;
-    float even[16], odd[16];
+    uint32_t flags = split_tile(src, ld, sl_min(16, n), depth, steps_of(panel));
 
-    for (ptrdiff_t p = 0; p < sl_round_up(depth, SL_SPLIT_TERMS); p += 2) {
-        uint16_t *to = steps_of(panel) + p / SL_SPLIT_TERMS * SL_SPLIT_STEP + p % SL_SPLIT_TERMS / 2 * SL_SPLIT_TERMS;
-        for (ptrdiff_t t = 0; t < tiles; t++, to += SL_SPLIT_TILE) {
-            const ptrdiff_t some = sl_min(16, n - 16 * t);
-            const float *from = src + p * ld + 16 * t;
-            if (some == 16 && p + 2 <= depth) {
-                split_pairs_of(from, from + ld, to);
-                continue;
-            }
-            memset(even, 0, sizeof even);
-            memset(odd, 0, sizeof odd);
-            if (p < depth) {
-                memcpy(even, from, (size_t)some * sizeof *even);
-            }
-            if (p + 1 < depth) {
-                memcpy(odd, from + ld, (size_t)some * sizeof *odd);
-            }
-            split_pairs_of(even, odd, to);
-        }
+    if (n > 16) {
+        flags |= split_tile(src + 16, ld, n - 16, depth, steps_of(panel) + SL_SPLIT_TILE) << 16;
     }
-    for (ptrdiff_t j = 0; flags >> j != 0 && j < n; j++) {
+    for (ptrdiff_t j = 0; j < n && flags != 0; j++) {
         for (ptrdiff_t p = 0; p < depth && (flags >> j & 1) != 0; p++) {
             uint16_t *to = steps_of(panel) + p / SL_SPLIT_TERMS * SL_SPLIT_STEP + j / 16 * SL_SPLIT_TILE +
                            p % SL_SPLIT_TERMS / 2 * SL_SPLIT_TERMS + j % 16 * 2 + p % 2;

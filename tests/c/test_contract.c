@@ -209,5 +209,13 @@ main(void)
     products();
     pooling();
     refusals();
+    if (sl_tier_supported("amx-emulated")) { /* products from tiles, whatever the tier was */
+        const char *before = sl_tier_active();
+        CHECK(sl_tier_select("amx-emulated") == SL_OK);
+        convolutions();
+        products();
+        refusals();
+        CHECK(sl_tier_select(before) == SL_OK);
+    }
     return CHECK_DONE();
 }

@@ -391,6 +391,8 @@ main(void)
     const char *before = sl_tier_active();
 #if defined(__x86_64__)
     const char *floats = "avx2";
+#elif defined(__aarch64__)
+    const char *floats = "neon";
 #else
     const char *floats = "baseline";
 #endif
