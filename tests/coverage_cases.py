@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -73,7 +75,10 @@ def relative(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def hooked(net: Any, x: Any) -> dict[str, np.ndarray]:
-    """The output of every module that is called once and gives one tensor."""
+    """The output of every module that is called once and gives one tensor.
+
+    For inputs in double nothing may leave it: timm's linear attention turns its values to float32, which is undone here.
+    """
     import torch
 
     outputs: dict[str, list[Any]] = {}
@@ -84,20 +89,23 @@ def hooked(net: Any, x: Any) -> dict[str, np.ndarray]:
         )
 
     hooks = [part.register_forward_hook(keep(path)) for path, part in net.named_modules()]
-    with torch.no_grad():
+    stay = {"float": lambda tensor: tensor} if x.dtype == torch.float64 else {}
+    with torch.no_grad(), mock.patch.multiple(torch.Tensor, **stay) if stay else contextlib.nullcontext():
         net(x)
     for hook in hooks:
         hook.remove()
     return {path: values[0] for path, values in outputs.items() if len(values) == 1 and values[0] is not None}
 
 
-def compare(ours: Any, outputs: dict[str, np.ndarray], x: np.ndarray, n_threads: int = 2) -> tuple[float, int, str]:
+def compare(
+    ours: Any, outputs: dict[str, np.ndarray], x: np.ndarray, n_threads: int = 2, dtype: str = "float32"
+) -> tuple[float, int, str]:
     """Largest relative error over the output and every layer both know, their number, and the worst one's name.
 
     A layer whose batch holds windows too is compared in torch's form: the same numbers, one axis less.
     """
     names = [path for path in outputs if path and path in ours.layers]
-    got = ours.run(x, ["output", *names], n_threads=n_threads)
+    got = ours.run(x, ["output", *names], n_threads=n_threads, dtype=dtype)
     errors = {}
     for name in ["output", *names]:
         want = outputs["" if name == "output" else name]
@@ -139,10 +147,27 @@ def compare_onnx(path: Path, x: np.ndarray, every: int = 1) -> tuple[float, int,
     return errors[worst], len(errors), worst
 
 
-def note(name: str, door: str, error: float, layers: int) -> None:
-    """Write a row of the documentation's table, where the test run is asked to."""
+def note(name: str, door: str, error: float, layers: int, section: str = "pictures") -> None:
+    """Write one figure of the documentation's table, where the test run is asked to.
+
+    Parameters
+    ----------
+    name : str
+        The network: a row.
+    door : str
+        A key of `coverage_table.COLUMNS`.
+    error : float
+        Largest relative error.
+    layers : int
+        How many values (layers, parameters, ...) were compared.
+    section : str
+        A key of `coverage_table.SECTIONS`: the table the row stands in.
+    """
     if os.environ.get("SEMANTICLENS_WRITE_COVERAGE") != "1":
         return
-    rows = json.loads(TABLE.read_text()) if TABLE.exists() else {}
-    rows.setdefault(name, {})[door] = {"error": float(f"{error:.1e}"), "layers": layers}
-    TABLE.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+    rows = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
+    row = rows.setdefault(name, {})
+    row[door] = {"error": float(f"{error:.1e}"), "layers": layers}
+    if section != "pictures":
+        row["section"] = section
+    TABLE.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -210,6 +210,21 @@ def test_in_place_operations_keep_their_meaning(torch: Any) -> None:
 
 
 @pytest.mark.peers
+def test_factors_keep_double_precision(torch: Any) -> None:
+    """Numbers in the code of a module, and channels that are shuffled."""
+    _, _, Module = nets(torch)
+    x = torch.rand(2, 6, 4, 5, dtype=torch.float64)
+
+    def forward(_self: Any, x: Any) -> Any:
+        return (0.3 / (torch.channel_shuffle(x, 3) * 0.1 + 7**0.5)).flatten(2) * 0.7 - 0.2
+
+    net = from_torch(Module(forward), x[:1].float())
+    got = net.run(x.numpy(), dtype="float64")["output"]
+    assert relative(got, forward(None, x).numpy()) < 1e-14
+    assert relative(net(x.float().numpy()), forward(None, x).numpy()) < 1e-6
+
+
+@pytest.mark.peers
 def test_shared_parameters_and_constants(torch: Any) -> None:
     nn, F, Module = nets(torch)
     conv = nn.Conv2d(3, 3, 3, padding=1)

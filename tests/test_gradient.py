@@ -10,8 +10,10 @@ from test_operations import CASES
 from semanticlens._errors import DataError, LayerNotFoundError, UnsupportedOperationError
 from semanticlens._kernels import adjoint as kernels
 from semanticlens._reference import adjoint as twin
+from semanticlens._reference import nn as plain
+from semanticlens._reference import transformer
 from semanticlens.nn import Network, Node
-from semanticlens.nn.ops import ACTIVATIONS, OPS, Op, register_op
+from semanticlens.nn.ops import ACTIVATIONS, OPS, Call, Op, attributes, register_op
 
 ALL = [(name, i) for name in CASES for i in range(len(CASES[name]))]
 STEP = 1e-6
@@ -283,3 +285,85 @@ def test_a_wrong_adjoint_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_inputs_of_the_image_are_those_of_the_graph() -> None:
     assert tiny_network().input_shape == IMAGE
+
+
+# ---------------------------------------------------------------- softmax, normalisations, attention against their twins
+
+
+def adjoint_of(name: str, xs: list[np.ndarray], grad: np.ndarray, params: dict[str, np.ndarray], **attrs: object) -> tuple[list, dict]:
+    """Input and parameter gradients of a table entry, the same for every thread count, inputs untouched."""
+    op, found = OPS[name], []
+    call = Call(attributes(op, attrs, "y"), params)
+    out = op.numpy(call, xs)
+    before = [x.copy() for x in (*xs, grad)]
+    for n in (1, 2, 3, 8):
+        by_inputs = op.adjoint(call, xs, out, grad, [True] * len(xs), n)
+        found.append((by_inputs, {} if op.parameter is None or not params else op.parameter(call, xs, out, grad, n)))
+    for others in found[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(others[0], found[0][0], strict=True))
+        assert all(np.array_equal(others[1][key], value) for key, value in found[0][1].items())
+    assert all(np.array_equal(a, b) for a, b in zip(before, (*xs, grad), strict=True))
+    return found[0]
+
+
+def near(got: np.ndarray, want: np.ndarray) -> None:
+    assert got.dtype == np.float32 or got.dtype == np.float64
+    limit = 1e-12 if got.dtype == np.float64 else 1e-5
+    np.testing.assert_allclose(got, want, rtol=0, atol=limit * np.abs(want).max())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [1, 5, 33])
+def test_adjoints_of_rows_equal_their_twins(dtype: type, width: int) -> None:
+    rng = np.random.default_rng(width)
+    x, grad = (rng.standard_normal((2, 7, width)).astype(dtype) for _ in range(2))
+    weight, bias = (rng.standard_normal(width).astype(dtype) for _ in range(2))
+    near(adjoint_of("softmax", [x], grad, {})[0][0], twin.softmax(plain.softmax(x), grad))
+    for name, params in (("layer_norm", {"weight": weight, "bias": bias}), ("rms_norm", {"weight": weight}), ("layer_norm", {})):
+        (got,), by_params = adjoint_of(name, [x], grad, params, eps=1e-3)
+        wide = x.astype(np.float64), grad.astype(np.float64), params.get("weight")
+        want = twin.norm_rows(*wide, eps=1e-3, centred=name == "layer_norm")
+        np.testing.assert_allclose(got, want[0], rtol=0, atol=(1e-12 if dtype == np.float64 else 1e-5) * np.abs(grad).max())
+        for role, value in zip(("weight", "bias"), want[1:], strict=True):
+            if role in params and np.abs(value).max() > 0:
+                near(by_params[role], value)
+    channels = rng.standard_normal((2, 6, width)).astype(dtype)
+    factors, slopes = rng.standard_normal(6).astype(dtype), rng.standard_normal((2, 6, width)).astype(dtype)
+    (got,), _ = adjoint_of("group_norm", [channels], slopes, {"weight": factors, "bias": factors}, groups=3, eps=1e-3)
+    near(got, twin.group_norm(channels.astype(np.float64), slopes, 3, factors, eps=1e-3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_adjoint_of_attention_equals_its_twin(dtype: type, causal: bool, biased: bool) -> None:
+    rng = np.random.default_rng(3)
+    q, k, v, grad = (rng.standard_normal((2, 3, n, d)).astype(dtype) for n, d in ((6, 4), (9, 4), (9, 5), (6, 5)))
+    params = {"bias": rng.standard_normal((3, 6, 9)).astype(dtype)} if biased else {}
+    got, by_params = adjoint_of("attention", [q, k, v], grad, params, causal=causal, scale=0.4)
+    want = twin.attention(q, k, v, grad, params.get("bias"), scale=0.4, causal=causal)
+    for a, b in zip(got, want, strict=False):
+        near(a, b)
+    if biased:
+        near(by_params["bias"], want[3].sum(axis=0))
+
+
+def test_twins_agree_with_finite_differences() -> None:
+    """The twins themselves: along a direction, against central differences of the plain forms."""
+    rng = np.random.default_rng(4)
+    x, s, direction, weight = (rng.standard_normal((3, 5)) for _ in range(4))
+    forms = {
+        "softmax": (plain.softmax, twin.softmax(plain.softmax(x), s)),
+        "norm": (lambda at: transformer.norm_rows(at, weight[0], None, eps=0.1), twin.norm_rows(x, s, weight[0], eps=0.1)[0]),
+        "rms": (
+            lambda at: transformer.norm_rows(at, None, None, eps=0.1, centred=False),
+            twin.norm_rows(x, s, eps=0.1, centred=False)[0],
+        ),
+        "attention": (
+            lambda at: transformer.attention(at, x, x, scale=0.5),
+            twin.attention(x, x, x, s, scale=0.5)[0],
+        ),
+    }
+    for name, (forward, gradient) in forms.items():
+        along = difference(lambda at, forward=forward: float((forward(at) * s).sum()), x, direction)
+        assert abs(along - float((gradient * direction).sum())) < 1e-7, name

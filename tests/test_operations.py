@@ -83,6 +83,8 @@ CASES: dict[str, list[Network]] = {
     "scale_shift": [
         build(IMAGE, Node("y", "scale_shift", params={"scale": "s", "shift": "t"}), s=draw(4, 1, 1), t=draw(7, 6)),
         build(IMAGE, Node("y", "scale_shift", params={"shift": "t"}), t=draw(1)),
+        build(IMAGE, Node("y", "scale_shift", params={"scale": "s"}, attrs={"factor": 0.3, "term": 0.1}), s=draw(4, 1, 1)),
+        unary("scale_shift", factor=1 / 3),
     ],
     "max_pool2d": [unary("max_pool2d", kernel=(3, 2), stride=(2, 1), padding=(1, 0, 1, 0), ceil_mode=True)],
     "avg_pool2d": [unary("avg_pool2d", kernel=(3, 2), stride=(2, 1), padding=(1, 0, 1, 0), count_include_pad=False)],
@@ -110,6 +112,7 @@ CASES: dict[str, list[Network]] = {
     "select": [unary("select", axis=2, index=-1), unary("select", axis=1, index=0)],
     "expand": [build((3, 1, 5), Node("y", "expand", attrs={"shape": (3, 4, 5)}))],
     "repeat": [unary("repeat", axis=1, times=2), unary("repeat", axis=-1, times=3)],
+    "channel_shuffle": [unary("channel_shuffle", (6, 4, 5), groups=3), unary("channel_shuffle", groups=1)],
     "roll": [unary("roll", shifts=(1, -2), axes=(2, 3))],
     "constant": [
         build(
@@ -153,6 +156,13 @@ CASES: dict[str, list[Network]] = {
         )
     ],
 }
+
+
+def test_numbers_of_a_graph_keep_double_precision() -> None:
+    """1/3 as an attribute is 1/3 in a float64 run, not its float32 neighbour; the bundle keeps it."""
+    net = unary("scale_shift", factor=1 / 3, term=0.1)
+    x = RNG(0).standard_normal((2, 3, 6, 5))
+    np.testing.assert_allclose(net.run(x, dtype="float64")["output"], x / 3 + 0.1, rtol=1e-15, atol=1e-16)
 
 
 def test_there_is_a_case_for_every_operation() -> None:

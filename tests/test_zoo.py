@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from zoo_states import CASES, GOLDEN, picked, picture, random_state
 
 import semanticlens as sl
 from semanticlens import ModelFileError, UnsupportedOperationError
@@ -18,29 +22,28 @@ SMALL = ("cifar_resnet20", "efficientnet_lite0", "mobilenet_v2", "resnet18", "sq
          "squeezenet1_1")
 
 
-def random_state(arch: str, classes: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
-    """Parameters of an architecture: the right names and shapes, values that keep activations in range."""
-    rng = np.random.default_rng(seed)
-    state = {}
-    for key, shape in zoo._expected(arch).items():
-        shape = tuple(classes if n == zoo.ANY else n for n in shape)
-        if key.endswith("running_var"):
-            state[key] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
-        elif len(shape) == 1:
-            state[key] = (rng.normal(size=shape) * 0.1 + (key.endswith("weight"))).astype(np.float32)
-        else:
-            state[key] = (rng.normal(size=shape) * math.sqrt(2 / math.prod(shape[1:]))).astype(np.float32)
-    return state
+def zeros(arch: str) -> dict[str, np.ndarray]:
+    """Right names and shapes without the memory."""
+    return {key: np.broadcast_to(np.float32(0), [5 if n == zoo.ANY else n for n in shape]) for key, shape in zoo._expected(arch).items()}
 
 
 def test_names():
-    assert len(zoo.names()) == len(set(zoo.names())) == 8 + 10 + 1 + 3 + 6 + 3 + 5 + 1
+    families = {"VGG": 8, "ResNet": 10, "MobileNetV2": 1, "SqueezeNet": 3, "EfficientNet-Lite": 3, "ViT": 24 + 4 + 4,
+                "AlexNet": 1, "DenseNet": 4, "MobileNetV3": 2, "EfficientNet": 8, "ConvNeXt": 4, "RegNet": 14, "ShuffleNetV2": 4,
+                "GoogLeNet": 1, "Swin": 3}
+    found = collections.Counter(zoo._ARCHITECTURES[name].family for name in zoo.names() if name != "quantised")
+    assert {family: found[family] for family in families} == families
     assert {"vgg16", "vgg19_bn", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "mobilenet_v2", "quantised"} <= set(zoo.names())
 
 
 def test_no_two_architectures_have_the_same_parameters():
-    tables = [tuple(sorted(zoo._expected(name).items())) for name in zoo.names() if name != "quantised"]
+    tables = [tuple(sorted(zoo._expected(name).items())) for name, arch in zoo._ARCHITECTURES.items() if arch.detected]
     assert len(set(tables)) == len(tables)
+    both = ["vit_base_patch16_clip_224", "vit_base_patch16_clip_quickgelu_224"]
+    assert zoo._expected(both[0]) == zoo._expected(both[1])
+    state = zeros(both[0])
+    assert zoo.detect(state) is None
+    assert zoo.fitting(state) == both
 
 
 @pytest.mark.parametrize("arch", SMALL)
@@ -83,6 +86,85 @@ def test_layer_names_are_module_paths():
     net = zoo.build("resnet18", random_state("resnet18"))
     for name in ("conv1", "bn1", "relu", "maxpool", "layer1.0", "layer2.0.downsample", "layer4", "layer4.1.conv2", "avgpool", "fc"):
         assert name in net.layers
+
+
+@pytest.mark.parametrize("arch", CASES)
+def test_equals_torch_by_golden_values(arch):
+    """torch's values of nine layers and the output, for seeded weights; see golden/make_zoo_golden.py."""
+    state = random_state(arch)
+    assert zoo.detect(state) in (arch, None)
+    assert arch in zoo.fitting(state)
+    net = zoo.build(arch, state)
+    size = CASES[arch]
+    net = net if size == 224 else net.with_input_size(size, size)
+    with np.load(GOLDEN) as golden:
+        wanted = {key.partition("/")[2]: golden[key] for key in golden.files if key.startswith(f"{arch}/")}
+    assert len(wanted) == 10
+    got = net.run(picture(size), record=list(wanted))
+    for name, value in got.items():
+        reference, largest = wanted[name][:-1], wanted[name][-1]
+        np.testing.assert_allclose(picked(value), reference, rtol=0, atol=1e-5 * largest, err_msg=f"{arch}: {name}")
+    assert np.ptp(got["output"]) > 0
+
+
+@pytest.mark.parametrize("arch", ["densenet121", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
+def test_gradient_in_both_precisions(arch):
+    """The walk back, down to pictures of one place: float32 and float64 agree but for pixels behind a ReLU's corner."""
+    net = zoo.build(arch, random_state(arch)).with_input_size(48, 48)
+    x = picture(48)
+    single = net.gradient(x, 1)["input"]
+    double = net.gradient(x.astype(np.float64), 1, dtype="float64")["input"]
+    assert np.median(np.abs(single - double)) <= 1e-4 * np.abs(double).max()
+
+
+def test_names_of_older_files_and_heads_of_training():
+    state = random_state("densenet121")
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): value for key, value in state.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    assert zoo.detect(old) == "densenet121"
+    assert zoo.build("densenet121", old).fingerprint == zoo.build("densenet121", state).fingerprint
+    state = random_state("googlenet")
+    heads = {**state, "aux1.fc1.weight": np.zeros((2, 2), np.float32)}
+    assert zoo.detect(heads) == "googlenet"
+    assert zoo.build("googlenet", heads).fingerprint == zoo.build("googlenet", state).fingerprint
+    with pytest.raises(ModelFileError, match=r"left over: aux3\.fc1"):
+        zoo.build("googlenet", {**state, "aux3.fc1": np.zeros(2, np.float32)})
+
+
+def test_a_buffer_must_hold_what_the_graph_is_written_for():
+    state = random_state("swin_t")
+    key = "features.3.1.attn.relative_position_index"
+    with pytest.raises(ModelFileError, match=rf"{re.escape(key)} holds other values"):
+        zoo.build("swin_t", {**state, key: state[key][::-1]})
+    with pytest.raises(ModelFileError, match=rf"missing: {re.escape(key)}"):
+        zoo.build("swin_t", {name: value for name, value in state.items() if name != key})
+
+
+@pytest.mark.parametrize("arch", CASES)
+def test_errors_name_the_key(arch):
+    state = zeros(arch)
+    key = list(state)[len(state) // 2]
+    with pytest.raises(ModelFileError, match=rf"1 missing: {re.escape(key)}$"):
+        zoo.build(arch, {name: value for name, value in state.items() if name != key})
+    with pytest.raises(ModelFileError, match=r"1 left over: more\.weight"):
+        zoo.build(arch, {**state, "more.weight": np.zeros(1, np.float32)})
+    with pytest.raises(ModelFileError, match=rf"1 of another shape: {re.escape(key)} \(1, 1, 1, 1, 1\) instead of"):
+        zoo.build(arch, {**state, key: np.zeros((1,) * 5, np.float32)})
+
+
+def test_weights_that_do_not_tell_activations_apart(tmp_path):
+    small = zoo.Architecture("small_a", "example", lambda b: b.dense("fc", "input", 3, zoo.ANY), (3,), detected=False)
+    zoo.register(small)
+    zoo.register(replace(small, name="small_b"))
+    try:
+        np.savez(tmp_path / "x.npz", **{"fc.weight": np.ones((2, 3), np.float32), "fc.bias": np.ones(2, np.float32)})
+        with pytest.raises(ModelFileError, match=r"do not tell small_a and small_b apart.*arch="):
+            sl.load(tmp_path / "x.npz")
+        assert sl.load(tmp_path / "x.npz", arch="small_b").name == "small_b"
+    finally:
+        for name in ("small_a", "small_b"):
+            del zoo._ARCHITECTURES[name]
+        zoo._expected.cache_clear()
 
 
 def test_option_a_shortcut_is_slice_and_zero_channels():

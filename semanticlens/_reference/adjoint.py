@@ -1,4 +1,4 @@
-"""Twins of the adjoints of activations and pooling.  Any float dtype."""
+"""Twins of the adjoints of activations, pooling, softmax, normalisations and attention.  Any float dtype."""
 
 from __future__ import annotations
 
@@ -100,3 +100,48 @@ def adaptive_avg_pool2d(s: Array, size: Pair) -> Array:
             count = (rows.stop - rows.start) * (columns.stop - columns.start)
             g[:, :, rows, columns] += (s[:, :, i, j] / count)[:, :, None, None]
     return g
+
+
+def softmax(y: Array, s: Array) -> Array:
+    """``J^T s`` with ``J = diag(y) - y y^T`` for each row of results, in double."""
+    wide = y.astype(np.float64)
+    jacobian = wide[..., None] * np.eye(y.shape[-1]) - wide[..., :, None] * wide[..., None, :]
+    return np.asarray(np.einsum("...ij,...i->...j", jacobian, s), s.dtype)
+
+
+def norm_rows(x: Array, s: Array, weight: Array | None = None, *, eps: float, centred: bool = True) -> tuple[Array, Array, Array]:
+    """Gradients of a layer norm (RMS norm where not centred) by its input, its factors and its terms; in double.
+
+    With the input less its mean c, ``d = sqrt(mean(c**2) + eps)``, ``y = c / d`` and ``g = s * weight``, the derivative of ``y_i`` by ``c_j`` is
+    ``(i == j) / d - c_i c_j / (n d**3)``, and c is the input times ``I - 1/n``.
+    """
+    n, wide = x.shape[-1], x.astype(np.float64)
+    c = wide - wide.mean(axis=-1, keepdims=True) if centred else wide
+    d = np.sqrt((c * c).mean(axis=-1, keepdims=True) + eps)
+    g = s.astype(np.float64) if weight is None else s * weight.astype(np.float64)
+    by_c = g / d - c * (g * c).sum(axis=-1, keepdims=True) / (n * d**3)
+    by_x = by_c - by_c.mean(axis=-1, keepdims=True) if centred else by_c
+    rows = tuple(range(x.ndim - 1))
+    return by_x.astype(x.dtype), (s * (c / d)).sum(axis=rows).astype(x.dtype), s.sum(axis=rows, dtype=np.float64).astype(x.dtype)
+
+
+def group_norm(x: Array, s: Array, groups: int, weight: Array | None = None, *, eps: float) -> Array:
+    """Gradient of a group norm by its input (B, C, ...): that of a layer norm of each group."""
+    g = s.astype(np.float64) if weight is None else s * weight.astype(np.float64).reshape(-1, *[1] * (x.ndim - 2))
+    rows = (x.shape[0], groups, -1)
+    return norm_rows(x.astype(np.float64).reshape(rows), g.reshape(rows), eps=eps)[0].reshape(x.shape).astype(x.dtype)
+
+
+def attention(q: Array, k: Array, v: Array, s: Array, bias: Array | None = None, *, scale: float,
+              causal: bool = False) -> tuple[Array, Array, Array, Array]:
+    """Gradients of ``softmax(scale q k^T + bias) v`` by queries, keys, values and scores, in double."""
+    q, k, v, s = (x.astype(np.float64) for x in (q, k, v, s))
+    scores = scale * (q @ k.swapaxes(-1, -2))
+    scores = scores if bias is None else scores + bias
+    if causal:
+        queries, keys = scores.shape[-2:]
+        scores = np.where(np.tri(queries, keys, keys - queries, dtype=bool), scores, -np.inf)
+    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    shares = e / e.sum(axis=-1, keepdims=True)
+    by_scores = softmax(shares, s @ v.swapaxes(-1, -2))
+    return scale * by_scores @ k, scale * by_scores.swapaxes(-1, -2) @ q, shares.swapaxes(-1, -2) @ s, by_scores

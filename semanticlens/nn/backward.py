@@ -266,7 +266,12 @@ class Walk:
         xs = [self._known(source, grad.dtype) for source in link.sources[: link.own]]
         out = self._known(link.name, grad.dtype)
         for role, array in op.parameter(link.call, xs, out, grad, self.n_threads).items():
-            key = link.head.node.params[role]
+            key = link.head.node.params.get(role)
+            if key is None or array.shape != link.call.params[role].shape:
+                raise ValueError(
+                    f"node {link.name!r}: the parameter gradient of {op.name!r} for {role!r} has shape {array.shape}, "
+                    + ("the node has no such parameter" if key is None else f"not {link.call.params[role].shape}")
+                )
             self.by_params[key] = self.by_params[key] + array if key in self.by_params else array
 
     def _adjoint(self, link: Link, grad: Array, needed: list[bool]) -> None:
@@ -276,6 +281,10 @@ class Walk:
         assert op.adjoint is not None
         xs = [self._known(source, grad.dtype) for source in link.sources[: link.own]]
         results = op.adjoint(link.call, xs, self._known(link.name, grad.dtype), grad, tuple(needed), self.n_threads)
+        if len(results) < link.own:
+            raise ValueError(
+                f"node {link.name!r}: the adjoint of {op.name!r} gave {len(results)} arrays for {link.own} inputs"
+            )
         for source, wanted, result in zip(link.sources, needed, results, strict=False):
             if wanted and result is not None:
                 if result.shape != self.shapes[source] or result.dtype != grad.dtype:

@@ -368,7 +368,7 @@ class Translator:
     def constant(self, value: Any) -> Any:
         """A number or a tensor that depends on parameters alone; None if the value depends on the input."""
         if isinstance(value, (int, float)):
-            return self.torch.tensor(float(value))
+            return self.torch.tensor(float(value), dtype=self.torch.float64)
         if not isinstance(value, self.torch.fx.Node):
             return value
         return None if isinstance(self.values[value], (Traced, Parts)) else self.values[value]

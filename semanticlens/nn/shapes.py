@@ -190,7 +190,7 @@ def _param_broadcast(name: str, shape: Sequence[int], value: Shape) -> None:
 
 def scale_shift_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
     """Unchanged; each parameter is spread over the value."""
-    if not params:
+    if not params and attrs["factor"] == 1.0 and attrs["term"] == 0.0:
         raise ValueError("it has neither a scale nor a shift")
     for name, shape in params.items():
         _param_broadcast(name, shape, inputs[0])
@@ -291,6 +291,14 @@ def group_norm_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> S
         if len(shape) != 1:
             raise ValueError(f"its {role} must be a vector, not of shape {shape}")
         _same(channels, shape[0], f"input channels ({role} {shape})")
+    return inputs[0]
+
+
+def shuffle_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
+    """Unchanged; the channels come in groups."""
+    channels = _image(inputs[0])[0]
+    if channels is not None and channels % attrs["groups"]:
+        raise ValueError(f"{channels} channels cannot be split into {attrs['groups']} groups")
     return inputs[0]
 
 

@@ -107,9 +107,7 @@ def _arithmetic(t: Translator, fx: Any, a: dict[str, Any]) -> Traced:
             return _affine(t, fx, right, torch.full((), -float(alpha), dtype=number.dtype), number)
         if kind == "div":
             turned = t.emit(fx, "reciprocal", [t.traced(right)], suffix="reciprocal")
-            return t.emit(
-                fx, "scale_shift", [turned], {"scale": t.own_constant(number.float(), turned, len(t.shape(right)))}
-            )
+            return _scaled(t, fx, turned, len(t.shape(right)), number, torch.zeros((), dtype=number.dtype))
         left, constants = right, constants[::-1]
     number = constants[1].double().cpu() * (alpha if kind in ("add", "sub") else 1)
     one, zero = torch.ones((), dtype=number.dtype), torch.zeros((), dtype=number.dtype)
@@ -130,6 +128,7 @@ def _affine(t: Translator, fx: Any, source: Any, scale: Any, shift: Any) -> Trac
             or not t.traced(source).plain
             or len(dims) != len(shape)
             or any(dim not in (1, channel) for dim, channel in zip(dims, channels, strict=True))
+            or (tensor.numel() == 1 and float(tensor.float()) != float(tensor))
         ):
             return _scale_shift(t, fx, source, scale, shift)
         vectors[role] = tensor.reshape(dims).expand(channels).reshape(-1).clone()
@@ -139,13 +138,18 @@ def _affine(t: Translator, fx: Any, source: Any, scale: Any, shift: Any) -> Trac
 
 def _scale_shift(t: Translator, fx: Any, source: Any, scale: Any, shift: Any) -> Traced:
     """Constants spread over the value; a factor of 1 and a term of 0 are left out."""
-    layout, rank = t.traced(source), len(t.shape(source))
     if t.shape(fx) != t.shape(source):
         raise Refused(f"with a constant that spreads {t.shape(source)} to {t.shape(fx)}")
-    roles = {"scale": (scale, 1.0), "shift": (shift, 0.0)}
-    params = {
-        role: t.own_constant(tensor.float(), layout, rank)
-        for role, (tensor, nothing) in roles.items()
-        if tensor.numel() != 1 or float(tensor) != nothing
-    }
-    return t.emit(fx, "scale_shift", [layout], params) if params else layout
+    return _scaled(t, fx, t.traced(source), len(t.shape(source)), scale, shift)
+
+
+def _scaled(t: Translator, fx: Any, layout: Traced, rank: int, scale: Any, shift: Any) -> Traced:
+    """Arrays become parameters, single numbers attributes, which keep the precision that float64 runs ask for."""
+    params: dict[str, Any] = {}
+    attrs: dict[str, Any] = {}
+    for role, number, tensor, nothing in (("scale", "factor", scale, 1.0), ("shift", "term", shift, 0.0)):
+        if tensor.numel() != 1:
+            params[role] = t.own_constant(tensor.float(), layout, rank)
+        elif float(tensor) != nothing:
+            attrs[number] = float(tensor)
+    return t.emit(fx, "scale_shift", [layout], params, **attrs) if params or attrs else layout

@@ -171,3 +171,8 @@ def _pad(t: Translator, fx: Any, a: dict[str, Any]) -> Traced:
             place = source.place(axis, len(shape)) - 1
             before[place], after[place] = low, high
     return t.emit(fx, "pad_axes", [source], before=before, after=after, value=amount)
+
+
+@operation("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(t: Translator, fx: Any, a: dict[str, Any]) -> Traced:
+    return t.emit(fx, "channel_shuffle", [t.picture(a["self"])], groups=int(a["groups"]))

@@ -117,6 +117,11 @@ def _read(path: Path, arch: str | None, verify: bool, allow_nonfinite: bool) -> 
         return made.net if config["model_type"] == "bert" else made
     name = arch if arch is not None else zoo.detect(state)
     if name is None:
+        alike = zoo.fitting(state)
+        if alike:
+            raise ModelFileError(
+                f"{path}: names and shapes alone do not tell {' and '.join(alike)} apart; name one with arch=..."
+            )
         raise ModelFileError(
             f"{path}: these weights fit none of the known architectures; name one with arch=..., or export the "
             "network to a bundle"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from semanticlens._errors import MissingExtraError, ModelFileError, SemanticLensError, UnsupportedOperationError
 from semanticlens.nn.graph import MAX_NODES, Node, all_finite
 from semanticlens.nn.network import Network
-from semanticlens.nn.ops import OPS, lookup, output_shape
+from semanticlens.nn.ops import OPS, attributes, lookup, output_shape
 from semanticlens.nn.traced import Refused, Traced
 
 __all__ = ["Reader", "read_onnx"]
@@ -279,7 +279,8 @@ class Reader:
         self.emit(node, op.name, [layout], (shape[0], *self._after(op.name, attrs, [shape[1:]])), **attrs)
 
     def _after(self, op: str, attrs: Mapping[str, Any], inputs: Sequence[tuple[int, ...]]) -> tuple[Any, ...]:
-        return lookup(op, self.name).shape(attrs, {}, inputs)
+        entry = lookup(op, self.name)
+        return output_shape(entry, attributes(entry, attrs, self.name), {}, inputs, self.name)
 
     def _fold(self, node: Any) -> None:
         if node.op_type not in _FOLDED:

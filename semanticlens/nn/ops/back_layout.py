@@ -11,6 +11,7 @@ import numpy as np
 from semanticlens._kernels import adjoint as kernels
 from semanticlens._reference import adjoint as plain
 from semanticlens.nn.ops.back_pointwise import unbroadcast
+from semanticlens.nn.ops.layout import shuffled
 from semanticlens.nn.ops.table import INPUTS, RESULT, Adjoint, Array, Call, differentiate
 
 
@@ -77,14 +78,14 @@ def _mean(
 ) -> Sequence[Array | None]:
     shape, axes = xs[0].shape, [axis % xs[0].ndim for axis in call.attrs["axes"]]
     g = kept_axes(grad, shape, axes, call.attrs["keepdims"]) / math.prod(shape[axis] for axis in axes)
-    return [np.ascontiguousarray(np.broadcast_to(g, shape))]
+    return [np.broadcast_to(g, shape).copy()]             # a view of one place would be contiguous, and read-only
 
 
 def _sum(
     call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
 ) -> Sequence[Array | None]:
     shape, axes = xs[0].shape, [axis % xs[0].ndim for axis in call.attrs["axes"]]
-    return [np.ascontiguousarray(np.broadcast_to(kept_axes(grad, shape, axes, call.attrs["keepdims"]), shape))]
+    return [np.broadcast_to(kept_axes(grad, shape, axes, call.attrs["keepdims"]), shape).copy()]
 
 
 def _max(
@@ -135,6 +136,13 @@ def _pad_axes(
     return [np.ascontiguousarray(grad[inside])]
 
 
+def _channel_shuffle(
+    call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
+) -> Sequence[Array | None]:
+    """Back by a shuffle with the other factor of the number of channels."""
+    return [shuffled(grad, grad.shape[1] // call.attrs["groups"])]
+
+
 def _repeat(
     call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
 ) -> Sequence[Array | None]:
@@ -161,3 +169,4 @@ differentiate("expand", _expand)
 differentiate("roll", _roll)
 differentiate("pad_axes", _pad_axes)
 differentiate("repeat", _repeat)
+differentiate("channel_shuffle", _channel_shuffle)

@@ -121,15 +121,15 @@ _SLOPES: dict[str, tuple[frozenset[str], Callable[[Array, Array, Mapping[str, An
 def _scale_shift(
     call: Call, xs: Sequence[Array], out: Array, grad: Array, needed: Sequence[bool], n_threads: int
 ) -> Sequence[Array | None]:
-    return [grad * call.params["scale"] if "scale" in call.params else grad]
+    grad = grad * call.params["scale"] if "scale" in call.params else grad
+    return [grad if call.attrs["factor"] == 1.0 else grad * call.attrs["factor"]]
 
 
 def _scale_shift_parameter(
     call: Call, xs: Sequence[Array], out: Array, grad: Array, n_threads: int
 ) -> Mapping[str, Array]:
-    return {
-        role: unbroadcast(grad * xs[0] if role == "scale" else grad, param.shape) for role, param in call.params.items()
-    }
+    by = {"scale": grad * xs[0] * call.attrs["factor"], "shift": grad} if "scale" in call.params else {"shift": grad}
+    return {role: unbroadcast(by[role], param.shape) for role, param in call.params.items()}
 
 
 def _response_norm(

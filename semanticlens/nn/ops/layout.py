@@ -115,6 +115,20 @@ def _pad_axes(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int
     return np.pad(xs[0], sides, constant_values=a["value"])
 
 
+def _channel_shuffle(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
+    """Channel j of group i goes to place j * groups + i."""
+    return shuffled(xs[0], call.attrs["groups"], out)
+
+
+def shuffled(x: Array, groups: int, out: Array | None = None) -> Array:
+    """The channels of (B, C, H, W) as a table of ``groups`` rows, read by columns."""
+    batch, channels, *size = x.shape
+    out = np.empty(x.shape, x.dtype) if out is None else out
+    turned = x.reshape(batch, groups, channels // groups, *size).swapaxes(1, 2)
+    np.copyto(out.reshape(batch, channels // groups, groups, *size), turned)
+    return out
+
+
 def _constant(call: Call, xs: Sequence[Array], out: Array | None, n_threads: int) -> Array:
     value = call.params["value"]
     if out is None:
@@ -284,6 +298,16 @@ _register(
         takes_out=False,
         resolve=shapes.resolve_axis,
         numpy=lambda call, xs: np.repeat(xs[0], call.attrs["times"], call.attrs["axis"]),
+    )
+)
+_register(
+    Op(
+        "channel_shuffle",
+        _channel_shuffle,
+        shapes.shuffle_shape,
+        attrs={"groups": Attr(check.integer(1))},
+        numpy=_as_plain(_channel_shuffle),
+        aten=("channel_shuffle", "native_channel_shuffle"),
     )
 )
 _register(

@@ -78,16 +78,17 @@ def _of_attrs(function: Callable[[Array, Mapping[str, float]], Array]) -> Plain:
 
 
 def _scale_shift(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
-    y = xs[0]
-    if "scale" in call.params:
-        y = out = np.multiply(y, call.params["scale"], out=out)
-    if "shift" in call.params:
-        y = np.add(y, call.params["shift"], out=out)
+    y, a, p = xs[0], call.attrs, call.params
+    for factor in (p.get("scale"), None if a["factor"] == 1.0 else a["factor"]):
+        y = y if factor is None else (out := np.multiply(y, factor, out=out))
+    for term in (p.get("shift"), None if a["term"] == 0.0 else a["term"]):
+        y = y if term is None else (out := np.add(y, term, out=out))
     return y
 
 
 def _plain_scale_shift(call: Call, xs: Sequence[Array]) -> Array:
-    y = xs[0] * call.params.get("scale", 1.0) + call.params.get("shift", 0.0)
+    a, p = call.attrs, call.params
+    y = xs[0] * p.get("scale", 1.0) * a["factor"] + p.get("shift", 0.0) + a["term"]
     return np.asarray(y, dtype=xs[0].dtype)
 
 
@@ -267,6 +268,7 @@ register_op(
         _scale_shift,
         shapes.scale_shift_shape,
         optional=("scale", "shift"),
+        attrs={"factor": Attr(check.number(), 1.0), "term": Attr(check.number(), 0.0)},     # numbers, in double
         inplace=(0,),
         numpy=_plain_scale_shift,
         aten=("add", "sub", "mul", "div", "rsub"),

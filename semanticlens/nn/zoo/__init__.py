@@ -22,12 +22,31 @@ from pathlib import Path
 
 from semanticlens._errors import ModelFileError
 from semanticlens.nn.network import Network
-from semanticlens.nn.zoo import cifar_resnet, efficientnet_lite, mobilenet, quantised, resnet, squeezenet, vgg, vit
+from semanticlens.nn.zoo import (
+    alexnet,
+    cifar_resnet,
+    convnext,
+    densenet,
+    efficientnet,
+    efficientnet_lite,
+    googlenet,
+    mobilenet,
+    mobilenet_v3,
+    quantised,
+    regnet,
+    resnet,
+    shufflenet,
+    squeezenet,
+    swin,
+    vgg,
+    vit,
+)
 from semanticlens.nn.zoo.builder import ANY, Architecture, Builder, State, differences
 
 __all__ = ["ANY", "Architecture", "Builder", "build", "detect", "names", "register"]
 
-_FAMILIES = (vgg, resnet, mobilenet, squeezenet, cifar_resnet, efficientnet_lite, vit)
+_FAMILIES = (vgg, resnet, mobilenet, squeezenet, cifar_resnet, efficientnet_lite, vit, alexnet, densenet, mobilenet_v3, efficientnet,
+             convnext, regnet, shufflenet, googlenet, swin)
 _ARCHITECTURES: dict[str, Architecture] = {arch.name: arch for family in _FAMILIES for arch in family.ARCHITECTURES}
 
 
@@ -65,11 +84,18 @@ def detect(state: State) -> str | None:
     """
     if quantised.looks_quantised(state):
         return quantised.NAME
-    for name in _ARCHITECTURES:
-        expected = _expected(name)
-        if len(expected) == len(state) and not differences(expected, state):
-            return name
-    return None
+    found = [name for name in fitting(state) if _ARCHITECTURES[name].detected]
+    return found[0] if found else None
+
+
+def fitting(state: State) -> list[str]:
+    """All architectures whose parameters have these names and shapes, also those that ``arch=`` must name."""
+    found = []
+    for name, architecture in _ARCHITECTURES.items():
+        expected, own = _expected(name), architecture.renamed(state)
+        if len(expected) == len(own) and not differences(expected, own):
+            found.append(name)
+    return found
 
 
 def build(arch: str, state: State, *, path: str | os.PathLike[str] | None = None) -> Network:

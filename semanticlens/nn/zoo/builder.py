@@ -7,9 +7,10 @@ dicts are recognised by the one and become networks through the other: there is 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +20,17 @@ from semanticlens.nn.network import Network, Node
 from semanticlens.nn.preprocess import Preprocess
 
 State = Mapping[str, NDArray[Any]]
+F32 = NDArray[np.float32]
 ANY = -1                                              # a size that the state dict decides: the number of classes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def torchvision_preprocess(size: int = 224, short: int = 256) -> Preprocess:
+def torchvision_preprocess(
+    size: int = 224, short: int = 256, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+) -> Preprocess:
     """What torchvision's first ImageNet weights were evaluated with."""
-    return Preprocess(size=(size, size), resize="crop", short=short, interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return Preprocess(size=(size, size), resize="crop", short=short, interpolation=interpolation, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,13 @@ class Architecture:
     preprocess : Preprocess, optional
     labels : tuple of str, optional
         Class names, used where the state dict has as many classes.
+    renames : tuple of (pattern, replacement)
+        Regular expressions for names that older files of the same network use.
+    ignored : tuple of str
+        Prefixes of parameters that only training uses.
+    detected : bool
+        Whether names and shapes alone decide for this architecture; where they do not (two networks that differ in an activation only),
+        ``arch=`` must name it.
     """
 
     name: str
@@ -52,6 +63,22 @@ class Architecture:
     input_shape: tuple[int, int, int]
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
+    renames: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[str, ...] = ()
+    detected: bool = True
+
+    def renamed(self, state: State) -> State:
+        """The state dict with this architecture's own names, and without what only training uses."""
+        if not self.renames and not self.ignored:
+            return state
+        result: dict[str, NDArray[Any]] = {}
+        for key, value in state.items():
+            own = key
+            for pattern, replacement in self.renames:
+                own = re.sub(pattern, replacement, own)
+            if not key.startswith(self.ignored):
+                result[key if own in state else own] = value
+        return result
 
     def expected(self) -> dict[str, tuple[int, ...]]:
         """Parameter names -> shapes, with `ANY` for sizes that depend on the number of classes."""
@@ -69,12 +96,11 @@ class Architecture:
         """
         builder = Builder()
         self.define(builder)
-        where = f"{path}: " if path is not None else ""
+        where, state = f"{path}: " if path is not None else "", self.renamed(state)
         problems = differences(builder.expected, state)
         if problems:
             raise ModelFileError(f"{where}these parameters are not those of {self.name}: {'; '.join(problems)}")
-        params = {key: as_float32(key, state[key], where) for key in builder.expected}
-        params.update({key: params[key].reshape(shape) for key, shape in builder.views.items()})
+        params = builder.parameters(state, where)
         classes = state[builder.class_key].shape[0] if builder.class_key else None
         names = next((known for known in (self.labels, labels) if known is not None and len(known) == classes), None)
         return Network(builder.nodes, params, input_shape=self.input_shape, name=self.name, aliases=builder.aliases,
@@ -89,6 +115,9 @@ class Builder:
         self.expected: dict[str, tuple[int, ...]] = {}
         self.aliases: dict[str, str] = {}
         self.views: dict[str, tuple[int, ...]] = {}
+        self.derived: dict[str, tuple[str, Callable[[F32], F32]]] = {}
+        self.constants: dict[str, F32] = {}
+        self.buffers: dict[str, NDArray[Any]] = {}
         self.class_key = ""
 
     def op(self, name: str, op: str, inputs: str | Sequence[str], params: Mapping[str, str] | None = None, **attrs: Any) -> str:
@@ -112,6 +141,34 @@ class Builder:
         self.views[key] = ours
         return self._expect(key, *shape)
 
+    def derive(self, key: str, source: str, shape: tuple[int, ...], function: Callable[[F32], F32]) -> str:
+        """A parameter ``key`` of the network that is computed from the state dict's ``source``."""
+        self._expect(source, *shape)
+        self.derived[key] = (source, function)
+        return key
+
+    def constant(self, key: str, value: NDArray[Any]) -> str:
+        """A parameter that the architecture knows."""
+        self.constants[key] = np.ascontiguousarray(value, dtype=np.float32)
+        return key
+
+    def buffer(self, key: str, value: NDArray[Any]) -> None:
+        """An entry of the state dict that must hold these values, because the graph is written for them."""
+        self.buffers[key] = value
+        self._expect(key, *value.shape)
+
+    def parameters(self, state: State, where: str = "") -> dict[str, F32]:
+        """The network's parameters from a state dict without `differences`."""
+        for key, value in self.buffers.items():
+            if not np.array_equal(state[key], value):
+                raise ModelFileError(f"{where}{key} holds other values than this architecture's; it is another network")
+        found = {key: as_float32(key, state[key], where) for key in self.expected if key not in self.buffers}
+        found.update({key: found[key].reshape(shape) for key, shape in self.views.items()})
+        made = {key: np.ascontiguousarray(function(found[source])) for key, (source, function) in self.derived.items()}
+        for source in {source for source, _ in self.derived.values()}:
+            del found[source]
+        return {**found, **made, **self.constants}
+
     def layer_norm(self, name: str, x: str, features: int, eps: float = 1e-5) -> str:
         """A layer norm with parameters ``name.weight`` and ``name.bias``."""
         params = {role: self._expect(f"{name}.{role}", features) for role in ("weight", "bias")}
@@ -132,9 +189,11 @@ class Builder:
         roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
         return self.op(name, "batch_norm", x, {role: self._expect(f"{key or name}.{of}", channels) for role, of in roles.items()}, eps=eps)
 
-    def dense(self, name: str, x: str, inputs: int, outputs: int) -> str:
-        """A dense layer with parameters ``name.weight`` and ``name.bias``."""
-        params = {"weight": self._expect(f"{name}.weight", outputs, inputs), "bias": self._expect(f"{name}.bias", outputs)}
+    def dense(self, name: str, x: str, inputs: int, outputs: int, bias: bool = True) -> str:
+        """A dense layer with parameters ``name.weight`` (and ``name.bias``)."""
+        params = {"weight": self._expect(f"{name}.weight", outputs, inputs)}
+        if bias:
+            params["bias"] = self._expect(f"{name}.bias", outputs)
         return self.op(name, "dense", x, params)
 
     def max_pool(self, name: str, x: str, kernel: int, stride: int, padding: int = 0, ceil_mode: bool = False) -> str:
