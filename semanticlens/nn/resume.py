@@ -128,7 +128,7 @@ def patch(
     kept = net.run(x, sorted({*nodes, *(name for names in beside.values() for name in names)}), n_threads=n_threads)
     results: list[Any] = []
     for place, node in zip(places, nodes, strict=True):
-        change = replace(place, kind="replace", node=node, value=taken[node], direction=None)
+        change = replace(place, kind="replace", node=node, value=taken[node])
         given = {name: kept[name] for name in beside[node] if name != INPUT}
         if INPUT in beside[node]:
             given[INPUT] = np.asarray(x)
