@@ -62,7 +62,7 @@ def resume(
     if len(set(sizes.values())) > 1:
         raise DataError(f"the values given are of different batches: {sizes}")
     order = [name for name in (INPUT, *(item.node.name for item in net._graph)) if name in values]
-    standing = [edit for edit in net._edits if net.resolve(edit.node) in _reach(net, order) - set(order)]
+    standing = [edit for edit in net.edits if net.resolve(edit.node) in _reach(net, order) - set(order)]
     changed = by_node((*standing, *((edits,) if isinstance(edits, Edit) else edits)), net.resolve)
     check_reached(net._graph, changed, records, order)
     shapes = {name: values[name].shape[1:] for name in order}
