@@ -334,3 +334,9 @@ def test_every_operation_in_segments() -> None:
             x = RNG(0).standard_normal((2, *net.input_shape)).astype(np.float32)  # type: ignore[arg-type]
             target = RNG(1).standard_normal((2, *net.output_shape))  # type: ignore[arg-type]
             assert np.array_equal(net.gradient(x, target)["input"], net.gradient(x, target, segments=2)["input"]), name
+
+
+def test_the_page_is_made_of_the_results() -> None:
+    import gradient_table
+
+    assert (gradient_table.DOCS / "gradients.md").read_text(encoding="utf-8") == gradient_table.page()
