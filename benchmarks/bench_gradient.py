@@ -66,10 +66,14 @@ def measure(name: str, batches: list[int], threads: list[int], repeats: int) -> 
         value = float(np.abs(net(x) - port(torch.from_numpy(x)).numpy()).max() / np.abs(got.value).max())
         if not (value < 1e-4 and max(errors) < FLIPPED):
             raise SystemExit(f"{name}: differs from torch by {errors}; times of a wrong result mean nothing")
+        less = net.gradient(x, CLASS, segments="auto")
+        if not np.array_equal(less["input"], got["input"]):
+            raise SystemExit(f"{name}: the gradient in segments is another one")
         for n_threads in threads:
             torch.set_num_threads(n_threads)
             calls: dict[str, Callable[[], Any]] = {
                 "ours": lambda n=n_threads, x=x: net.gradient(x, CLASS, n_threads=n),
+                "ours_segments": lambda n=n_threads, x=x: net.gradient(x, CLASS, n_threads=n, segments="auto"),
                 "ours_forward": lambda n=n_threads, x=x: net(x, n_threads=n),
                 "torch": in_gradient(port, x),
             }
@@ -78,7 +82,8 @@ def measure(name: str, batches: list[int], threads: list[int], repeats: int) -> 
             times = compare(calls, repeats=repeats, warmup=2, clock="cpu" if n_threads == 1 else "wall")
             of = {f"of_{peer}": ratio(times, "ours", peer) for peer in calls if peer != "ours"}
             rows.append({"network": name, "batch": batch, "threads": n_threads, "differences": errors,
-                         "counted_peak_bytes": got.peak_bytes, "times": times, **of})
+                         "counted_peak_bytes": got.peak_bytes, "segments": less.segments,
+                         "counted_peak_bytes_in_segments": less.peak_bytes, "times": times, **of})
             text = "  ".join(f"{key.replace('_', ' ')} {value:.2f}" for key, value in of.items())
             print(f"{name:14s} batch {batch:2d}  threads {n_threads}  ours {times['ours']['seconds'] * 1e3:8.1f} ms  {text}", flush=True)
     return rows
@@ -90,9 +95,10 @@ def grown(name: str, who: str, batch: int) -> int:
     x = inputs(net, batch)
     torch.set_num_threads(1)
     call: Callable[[], Any]
-    if who == "ours":
+    if who.startswith("ours"):
+        segments = "auto" if who == "ours_segments" else 1
         net.gradient(x[:1], CLASS, n_threads=1)                          # packs the weights
-        call = lambda: net.gradient(x, CLASS, n_threads=1)  # noqa: E731
+        call = lambda: net.gradient(x, CLASS, n_threads=1, segments=segments)  # noqa: E731
     else:
         run = differentiable(net) if who == "torch" else module_of(name)
         in_gradient(run, x[:1])()
@@ -104,7 +110,7 @@ def grown(name: str, who: str, batch: int) -> int:
 
 def memory(name: str, batch: int) -> dict[str, int]:
     found = {}
-    for who in ("ours", "torch", *(("torchvision",) if torchvision else ())):
+    for who in ("ours", "ours_segments", "torch", *(("torchvision",) if torchvision else ())):
         command = [sys.executable, __file__, "--grown", name, who, str(batch)]
         found[who] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
     print(f"{name:14s} batch {batch:2d}  peak grows by " + ", ".join(f"{who} {n / 2**20:.0f} MiB" for who, n in found.items()), flush=True)
@@ -118,6 +124,7 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory-batch", type=int, default=8)
+    parser.add_argument("--memory-only", action="store_true", help="print the peaks of memory and stop")
     parser.add_argument("--no-record", action="store_true", help="print only")
     parser.add_argument("--grown", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -127,12 +134,15 @@ def main() -> None:
     ratios = []
     for name in given.networks:
         peak = memory(name, given.memory_batch)
+        if given.memory_only:
+            continue
         rows = measure(name, given.batch, given.threads, given.repeats)
         ratios += [row["of_torch"] for row in rows]
         if not given.no_record:
             record(f"gradient_{name}", rows, limits={n: limits(n) for n in given.threads}, peak_memory=peak,
                    memory_batch=given.memory_batch, note="of_<peer>: our time over theirs; below 1 is faster")
-    print(f"geometric mean over all: torch takes {math.exp(-np.mean(np.log(ratios))):.2f} times as long")
+    if ratios:
+        print(f"geometric mean over all: torch takes {math.exp(-np.mean(np.log(ratios))):.2f} times as long")
 
 
 if __name__ == "__main__":

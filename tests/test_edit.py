@@ -205,8 +205,24 @@ def test_patching() -> None:
     ):
         np.testing.assert_allclose(got[number], net.run(x, edits=[change])["output"], rtol=1e-5, atol=1e-6)
     assert np.array_equal(net.patch(x, other[:1], ["c"])[0], net.run(x, edits=[edit.replace("c", c[:1])])["output"])
+    unit = draw(8, seed=9)
+    along = net.patch(x, other, [edit.project("c", unit)])[0]
+    assert np.array_equal(along, net.run(x, edits=[edit.replace("c", net.run(other, "c")["c"], direction=unit)])["output"])
+    assert not np.array_equal(along, net.patch(x, other, ["c"])[0])
     with pytest.raises(ValueError, match="sites is empty"):
         net.patch(x, other, [])
+
+
+@pytest.mark.parametrize("part", [{"component": [1, -3]}, {"token": [2, -3]}])
+def test_what_is_named_twice_is_refused(part: dict[str, Any]) -> None:
+    net, x = token_net(), draw(1, 5, 8)
+    name = next(iter(part))
+    with pytest.raises(ValueError, match="names one twice"):
+        edit.scale("c", 2.0, **{name: [1, 1]})
+    if name == "component":
+        part = {"component": [5, -3]}
+    with pytest.raises(sl.DataError, match=r"name one of \d twice"):
+        net.run(x, edits=edit.scale("c", 2.0, **part))
 
 
 def test_an_edited_network_is_another_network() -> None:

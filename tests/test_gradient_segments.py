@@ -100,6 +100,13 @@ PICTURE_EDITS = {
     "ablate to means": [edit.ablate("b", component=[1, 3], to=VECTOR)],
     "replace": [edit.replace("b", draw(4, 6, 5, seed=4), component=2)],
     "replace all": [edit.replace("b", draw(4, 6, 5, seed=4))],
+    "ablate along": [edit.ablate("b", direction=VECTOR, to=0.5)],
+    "ablate along to the mean": [edit.ablate("b", direction=VECTOR, to="mean")],
+    "ablate along to the mean at places": [edit.ablate("b", direction=VECTOR, to="mean", position=[(0, 1), (4, 4)])],
+    "ablate components along to the mean": [
+        edit.ablate("b", direction=VECTOR[:2], to="mean", component=[2, 0], position=[(0, 1), (4, 4)])
+    ],
+    "replace along": [edit.replace("b", draw(4, 6, 5, seed=4), direction=VECTOR)],
     "project": [edit.project("b", 5 * VECTOR)],
     "another axis": [edit.project("b", draw(5, seed=8), axis=3)],
     "of the input": [edit.project("input", draw(3, seed=5)), edit.scale("input", 2.0, component=1)],
@@ -110,6 +117,8 @@ TOKEN_EDITS = {
     "tokens": [edit.ablate("c", token=[0, -1]), edit.scale("c", 3.0, token=2, component=[3, 4])],
     "mean": [edit.ablate("c", to="mean", token=[1, 2])],
     "direction": [edit.project("d", np.eye(8)[3] + 1, token=1), edit.add("c", 1.0, direction=np.ones(8))],
+    "tokens along": [edit.ablate("c", direction=np.arange(8), to="mean", token=[1, 3])],
+    "vectors along": [edit.ablate("g", direction=np.arange(8), to="mean"), edit.replace("g", draw(8, seed=2), direction=np.ones(8))],
     "vectors": [edit.ablate("g", to="mean"), edit.scale("g", 2.0)],
 }
 EDITS = [("picture", name) for name in PICTURE_EDITS] + [("token", name) for name in TOKEN_EDITS]
@@ -175,11 +184,17 @@ def in_torch(change: edit.Edit, h: Any) -> Any:
         mask &= torch.zeros_like(mask).index_fill(-1, torch.tensor([c % h.shape[-1] for c in change.components]), True)
     value = None if change.value is None else torch.tensor(change.value, dtype=h.dtype)
     if change.direction is not None:
-        unit = torch.tensor(change.direction, dtype=h.dtype)
+        unit = torch.zeros(h.shape[-1], dtype=h.dtype)
+        unit[slice(None) if change.components is None else list(change.components)] = torch.tensor(change.direction, dtype=h.dtype)
         along = (h @ unit)[..., None]
-        to = {"scale": change.factor * along, "add": along + (0 if value is None else value)}.get(
-            change.kind, torch.zeros_like(along) if value is None else value
-        )
+        if change.kind == "replace":
+            to = (value.movedim(axis - 1, -1) @ unit)[..., None]
+        elif change.kind == "ablate" and value is None:
+            to = along.mean(dim=tuple(range(1, h.ndim - 1)), keepdim=True) if h.ndim > 2 else along
+        else:
+            to = {"scale": change.factor * along, "add": along + (0 if value is None else value)}.get(
+                change.kind, torch.zeros_like(along) if value is None else value
+            )
         new = h - along * unit + to * unit
     elif change.kind == "scale":
         new = h * change.factor
@@ -319,3 +334,9 @@ def test_every_operation_in_segments() -> None:
             x = RNG(0).standard_normal((2, *net.input_shape)).astype(np.float32)  # type: ignore[arg-type]
             target = RNG(1).standard_normal((2, *net.output_shape))  # type: ignore[arg-type]
             assert np.array_equal(net.gradient(x, target)["input"], net.gradient(x, target, segments=2)["input"]), name
+
+
+def test_the_page_is_made_of_the_results() -> None:
+    import gradient_table
+
+    assert (gradient_table.DOCS / "gradients.md").read_text(encoding="utf-8") == gradient_table.page()

@@ -14,6 +14,7 @@ from network_cases import tiny_network
 from PIL import Image
 
 import semanticlens as sl
+from semanticlens._errors import ConceptWarning
 from semanticlens.data import ImageArray, ImageFolder, batches
 from semanticlens.nn import Network, Node
 
@@ -124,7 +125,7 @@ def test_collecting_overlaps_too() -> None:
             return net.run(x, record, n_threads=n_threads)  # type: ignore[arg-type]
 
     source = sl.lens.NetworkSource(Waiting(), images, ["a"], batch_size=4, transform=watched.transform)
-    with pytest.warns(Warning):
+    with pytest.warns(ConceptWarning):
         sl.collect(source, images, top=2)
     assert watched.begun == 8
 
@@ -149,3 +150,13 @@ def test_a_stream_goes_on_where_it_ended(folders: tuple[Path, Path], capsys: pyt
         assert np.array_equal(ids, other)
         assert np.array_equal(got, want)
     assert not [t for t in threading.enumerate() if t.name.startswith("semanticlens-decode")]
+
+
+@pytest.mark.filterwarnings("ignore::semanticlens._errors.ConceptWarning")
+def test_what_is_collected_from_an_edited_network_records_the_edits() -> None:
+    images = ImageArray(np.random.default_rng(0).integers(0, 256, (12, 13, 11, 3), dtype=np.uint8))
+    net = tiny_network()
+    change = sl.edit.scale("stem", 0.5, component=1)
+    record = sl.collect(net.edited(change), images, layers=["block"], top=2).record
+    assert record["network"]["edits"] == [change.to_dict()]
+    assert "edits" not in sl.collect(net, images, layers=["block"], top=2).record["network"]

@@ -226,6 +226,8 @@ def _made_of(
     shard = None
     if isinstance(source, NetworkSource):
         network = {"name": source.network.name, "fingerprint": source.network.fingerprint}
+        edits = [edit.to_dict() for edit in getattr(source.network, "edits", ())]
+        network |= {"edits": edits} if edits else {}
         parameters["transform"] = _describe_transform(source.transform)
         parameters["batch_size"] = source.batch_size
         shard = [source.start, source.stop]

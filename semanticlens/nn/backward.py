@@ -369,7 +369,7 @@ def gradient(
     if not names and not params:
         raise ValueError("wrt is empty: name at least one value, or ask for params=True")
     values, end = {name: net.resolve(name) for name in names}, net.resolve(of)
-    changed = by_node((*net._edits, *((edits,) if isinstance(edits, Edit) else edits)), net.resolve)
+    changed = by_node((*net.edits, *((edits,) if isinstance(edits, Edit) else edits)), net.resolve)
     check_reached(net._graph, changed, frozenset((end,)), (INPUT,))
     batch = check_input(net, x) if dtype == "float32" else check_double(net, x)
     graph = net._graph if None not in net.input_shape else check_graph(net.nodes, net.params, batch.shape[1:])

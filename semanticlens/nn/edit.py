@@ -93,6 +93,14 @@ class Edit:
             raise DataError(f"{self.kind} at {self.node!r}: {wrong} (its value has shape {values.shape[1:]})") from None
         return result
 
+    def _mean_along(self, view: Array, rank: int) -> Array:
+        """The mean over all places of each sample, of the part along the direction; as an array of ``rank`` axes."""
+        assert self.direction is not None
+        whole = view if self.components is None else view[..., _within(self.components, view.shape[-1], "component")]
+        along = whole.astype(np.float64) @ self.direction.astype(np.float64)
+        means = along.reshape(len(view), -1).mean(axis=1)
+        return np.asarray(means.reshape(-1, *[1] * (rank - 1)))
+
     def adjoint(self, grad: Array) -> Array:
         """The transposed Jacobian of :meth:`apply` times a gradient (B, ...) by the edited value.
 
@@ -107,7 +115,10 @@ class Edit:
             if self.kind != "add":
                 factor = self.factor - 1.0 if self.kind == "scale" else -1.0
                 along = part.astype(np.float64) @ self.direction.astype(np.float64)
-                view[whole] = part + factor * along[..., None] * self.direction
+                if self.kind == "ablate" and self.value is None:
+                    self._mean_along_adjoint(view, whole, part, along)
+                else:
+                    view[whole] = part + factor * along[..., None] * self.direction
         elif self.kind == "scale":
             view[whole] = part * part.dtype.type(self.factor)
         elif self.kind == "ablate" and self.value is None:
@@ -126,6 +137,14 @@ class Edit:
         view[whole] = 0
         places = view.size // (len(view) * view.shape[-1])
         view += (edited.sum(axis=axes, keepdims=True, dtype=np.float64) / places).astype(view.dtype)
+
+    def _mean_along_adjoint(self, view: Array, whole: Any, part: Array, along: Array) -> None:
+        if view.ndim == 2:
+            return
+        view[whole] = part - along[..., None] * self.direction
+        share = along.reshape(len(view), -1).sum(axis=1) / (view.size // (len(view) * view.shape[-1]))
+        chosen = slice(None) if self.components is None else _within(self.components, view.shape[-1], "component")
+        view[..., chosen] += (share.reshape(-1, *[1] * (view.ndim - 1)) * self.direction).astype(view.dtype)
 
     # ------------------------------------------------------------ the work
 
@@ -166,7 +185,7 @@ class Edit:
 
     def _new(self, part: Array, view: Array, place: tuple[Any, ...] | None) -> Array:
         if self.direction is not None:
-            return self._along(part)
+            return self._along(part, view, place)
         if self.kind == "scale":
             return np.asarray(part * part.dtype.type(self.factor))
         if self.kind == "ablate" and self.value is None:
@@ -200,7 +219,7 @@ class Edit:
         other = np.moveaxis(np.broadcast_to(whole, shape), axis, -1)
         return np.asarray(other if place is None else other[place], dtype=part.dtype)
 
-    def _along(self, part: Array) -> Array:
+    def _along(self, part: Array, view: Array, place: tuple[Any, ...] | None) -> Array:
         """Changes of the part along the direction: h + (new - <h, d>) d."""
         assert self.direction is not None
         if self.direction.shape != part.shape[-1:]:
@@ -209,8 +228,12 @@ class Edit:
         now = part.astype(np.float64) @ direction
         if self.kind == "scale":
             change = (self.factor - 1.0) * now
-        elif self.kind in ("project", "ablate"):
-            change = -now if self.value is None else float(self.value) - now
+        elif self.kind == "project":
+            change = -now
+        elif self.kind == "replace":
+            change = self._replacement(part, view, place).astype(np.float64) @ direction - now
+        elif self.value is None:
+            change = self._mean_along(view, now.ndim) - now if view.ndim > 2 else np.zeros_like(now)
         elif self.kind == "add":
             change = np.broadcast_to(np.float64(self.value), now.shape)
         else:
@@ -289,7 +312,7 @@ def _make(
             raise ValueError(f"direction must be a vector that is not zero, not of shape {unit.shape}")
         unit = unit / length
         unit.flags.writeable = False
-        if value is not None and value.ndim:
+        if value is not None and value.ndim and kind != "replace":
             raise ValueError(f"along a direction the value is one number, not of shape {value.shape}")
     return Edit(
         node,
@@ -380,16 +403,17 @@ def ablate(
     component: Any = None,
     token: Any = None,
     position: Any = None,
+    direction: ArrayLike | None = None,
     axis: int | None = None,
 ) -> Edit:
-    """Take the part out.
+    """Take the part out; along a direction as :func:`project` does, or to the mean along it, or to a number.
 
     Parameters
     ----------
     to : {"zero", "mean"} or ndarray
         What is left: 0; the component's mean over all places of the same sample; or the given number or vector over all
-        components, for example their means over a data set.
-    node, component, token, position, axis
+        components, for example their means over a data set; one number along a direction.
+    node, component, token, position, direction, axis
         As in :func:`scale`.
 
     Returns
@@ -399,7 +423,7 @@ def ablate(
     if isinstance(to, str) and to not in ("zero", "mean"):
         raise ValueError(f"to={to!r}: must be 'zero', 'mean' or an array of means")
     value = None if isinstance(to, str) and to == "mean" else _array(0.0 if isinstance(to, str) else to, "to")
-    return _make("ablate", node, component, token, position, None, axis, value=value)
+    return _make("ablate", node, component, token, position, direction, axis, value=value)
 
 
 def replace(
@@ -409,22 +433,23 @@ def replace(
     component: Any = None,
     token: Any = None,
     position: Any = None,
+    direction: ArrayLike | None = None,
     axis: int | None = None,
 ) -> Edit:
-    """Put the same part of another value of this node in: activation patching.
+    """Put the same part of another value of this node in: activation patching; along a direction only what lies in it.
 
     Parameters
     ----------
     values : ndarray of the node's shape, or with a batch of 1 or of the run's size before it
         What the node gave for another input.
-    node, component, token, position, axis
+    node, component, token, position, direction, axis
         As in :func:`scale`.
 
     Returns
     -------
     Edit
     """
-    return _make("replace", node, component, token, position, None, axis, value=_array(values, "values"))
+    return _make("replace", node, component, token, position, direction, axis, value=_array(values, "values"))
 
 
 def project(

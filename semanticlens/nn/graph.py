@@ -158,10 +158,10 @@ def _check_node(node: Node, shapes: Mapping[str, Shape], params: Mapping[str, tu
         [shapes[name] for name in node.inputs],
         node.name,
     )
-    if any(dim is not None and dim < 1 for dim in shape) or math.prod(dim or 1 for dim in shape) > MAX_VALUES:
-        raise ModelFileError(
-            f"{where} would give a value of shape {shape}, which is {'empty' if 0 in shape else 'too large'}"
-        )
+    size = math.prod(dim or 1 for dim in shape)
+    if any(dim is not None and dim < 1 for dim in shape) or size > MAX_VALUES:
+        large = f"too large: {4 * size:,} bytes for one sample, at most {4 * MAX_VALUES:,} are taken"
+        raise ModelFileError(f"{where} would give a value of shape {shape}, which is {'empty' if 0 in shape else large}")
     return Checked(node, op, attrs, shape)
 
 

@@ -125,7 +125,7 @@ class Network:
     def _start_caches(self, prepared: dict[str, Any], arrays_hash: str | None) -> None:
         self._lock = threading.Lock()
         self._plans: dict[tuple[Any, ...], Plan] = {}
-        self._edits: tuple[Edit, ...] = ()
+        self.edits: tuple[Edit, ...] = ()  # that every run applies: see :meth:`edited`
         self._prepared = prepared
         self._scratch = Scratch()
         self._arrays_hash = arrays_hash
@@ -182,7 +182,7 @@ class Network:
         )
         other._allow_nonfinite = self._allow_nonfinite
         other._start_caches(self._prepared, self._arrays_hash)
-        other._edits = self._edits
+        other.edits = self.edits
         return other
 
     # ------------------------------------------------------------ looking
@@ -251,7 +251,7 @@ class Network:
 
         graph = graph_dict(self)
         identity = {key: graph[key] for key in ("input", "output", "nodes", "preprocess")}
-        return {**identity, "edits": [edit.to_dict() for edit in self._edits]} if self._edits else identity
+        return {**identity, "edits": [edit.to_dict() for edit in self.edits]} if self.edits else identity
 
     def _hash_arrays(self) -> str:
         if self._arrays_hash is None:
@@ -343,7 +343,7 @@ class Network:
         threads = resolve_threads(n_threads)
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
-        changed = by_node((*self._edits, *((edits,) if isinstance(edits, Edit) else edits)), self.resolve)
+        changed = by_node((*self.edits, *((edits,) if isinstance(edits, Edit) else edits)), self.resolve)
         check_reached(self._graph, changed, wanted, (INPUT,))
         if dtype == "float64":
             from semanticlens.nn.double import evaluate
@@ -435,8 +435,8 @@ class Network:
     def edited(self, *edits: Edit) -> Network:
         """This network with edits that every run applies (before those of the run); its fingerprint names them."""
         other = copy.copy(self)
-        other._edits = (*self._edits, *edits)
-        by_node(other._edits, self.resolve)
+        other.edits = (*self.edits, *edits)
+        by_node(other.edits, self.resolve)
         other._lock, other._fingerprint = threading.Lock(), None
         return other
 
@@ -553,7 +553,7 @@ class Network:
         """Write the network as one bundle file (safetensors with the graph in its metadata), atomically."""
         from semanticlens.nn.load.bundle import write_bundle
 
-        if self._edits:
+        if self.edits:
             raise ValueError("a bundle holds a network, not edits; save the network they were made from")
         write_bundle(self, path)
 
@@ -583,7 +583,7 @@ class Network:
                 "folded": dict(self.folded),
                 "allow_nonfinite": self._allow_nonfinite,
             },
-            self._edits,
+            self.edits,
         )
 
     def values_per_sample(self) -> int:

@@ -62,7 +62,7 @@ def resume(
     if len(set(sizes.values())) > 1:
         raise DataError(f"the values given are of different batches: {sizes}")
     order = [name for name in (INPUT, *(item.node.name for item in net._graph)) if name in values]
-    standing = [edit for edit in net._edits if net.resolve(edit.node) in _reach(net, order) - set(order)]
+    standing = [edit for edit in net.edits if net.resolve(edit.node) in _reach(net, order) - set(order)]
     changed = by_node((*standing, *((edits,) if isinstance(edits, Edit) else edits)), net.resolve)
     check_reached(net._graph, changed, records, order)
     shapes = {name: values[name].shape[1:] for name in order}
@@ -128,7 +128,7 @@ def patch(
     kept = net.run(x, sorted({*nodes, *(name for names in beside.values() for name in names)}), n_threads=n_threads)
     results: list[Any] = []
     for place, node in zip(places, nodes, strict=True):
-        change = replace(place, kind="replace", node=node, value=taken[node], direction=None)
+        change = replace(place, kind="replace", node=node, value=taken[node])
         given = {name: kept[name] for name in beside[node] if name != INPUT}
         if INPUT in beside[node]:
             given[INPUT] = np.asarray(x)

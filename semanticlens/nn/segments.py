@@ -202,7 +202,7 @@ def split(links: Sequence[Link], keep: frozenset[str], shapes: Mapping[str, tupl
 
 
 def _cut(links: Sequence[Link], keep: frozenset[str], size: Mapping[str, int], number: int) -> Split:
-    passing = _passing(links, size)
+    passing = _passing(links, size) if number > 1 else []
     kept = [size[link.name] if link.name in keep else 0 for link in links]
     total, so_far = sum(kept), np.cumsum([0, *kept])
     bounds = [0]

@@ -175,7 +175,7 @@ class LanguageModel(TextModel):
         if max_new_tokens < 0 or not 0.0 <= temperature < np.inf:
             raise ValueError(f"max_new_tokens={max_new_tokens}, temperature={temperature}: must not be negative")
         ids = self._ids(prompt)
-        changed = by_node((*self.net._edits, *((edits,) if isinstance(edits, Edit) else edits)), self.net.resolve)
+        changed = by_node((*self.net.edits, *((edits,) if isinstance(edits, Edit) else edits)), self.net.resolve)
         rng, room = np.random.default_rng(seed), min(max_new_tokens, self.context - len(ids))
         if room == 0:
             return ids
