@@ -183,7 +183,9 @@ def byte_pairs(kind: str) -> Any:
         t.normalizer = tk.normalizers.NFC()
     t.pre_tokenizer = level
     alphabet = pre.ByteLevel.alphabet()
-    t.train_from_iterator(corpus(), tk.trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, special_tokens=special, show_progress=False))
+    t.train_from_iterator(
+        corpus(), tk.trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, special_tokens=special, show_progress=False)
+    )
     if kind.startswith("Llama"):
         t.add_special_tokens(["<|begin|>"])
         t.add_tokens([tk.AddedToken("hello", lstrip=True), tk.AddedToken("the", single_word=True), tk.AddedToken("ba", rstrip=True)])
@@ -229,7 +231,9 @@ def others(kind: str) -> Any:
     t = tk.Tokenizer(tk.models.Unigram())
     t.normalizer, t.pre_tokenizer, t.decoder = n.NFKC(), p.Metaspace(), tk.decoders.Metaspace()
     special = ["<pad>", "</s>", "<unk>"]
-    t.train_from_iterator(corpus(), tk.trainers.UnigramTrainer(vocab_size=700, special_tokens=special, unk_token="<unk>", show_progress=False))
+    t.train_from_iterator(
+        corpus(), tk.trainers.UnigramTrainer(vocab_size=700, special_tokens=special, unk_token="<unk>", show_progress=False)
+    )
     t.post_processor = tk.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     if kind != "unigram":
         t.pre_tokenizer = p.Sequence([p.WhitespaceSplit(), p.Punctuation(kind), p.Split("a", kind), p.Digits(True), p.Metaspace()])

@@ -125,7 +125,7 @@ def test_saving_fails_whole(tmp_path: Path) -> None:
 
     with pytest.raises(sl.UnsupportedOperationError, match="the class Own cannot be saved"):
         LanguageModel(small_llama(), Own(), context=30).save(path)
-    with pytest.raises(FileNotFoundError, match="the folder .* does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
         model.save(tmp_path / "nowhere" / "model.safetensors")
     assert path.read_bytes() == before
 
@@ -194,13 +194,29 @@ LEAST: dict[str, Any] = {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab"
         ({"model": {**LEAST["model"], "dropout": 0.1}}, sl.UnsupportedOperationError, r"model\.dropout=0\.1"),
         ({"model": {"type": "Unigram", "vocab": [["a", 0.0]]}}, sl.ModelFileError, r"model\.unk_id"),
         ({"normalizer": {"type": "Nmt"}}, sl.UnsupportedOperationError, "normalizer of the type 'Nmt'"),
-        ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+$"}}}, sl.UnsupportedOperationError, r"pre_tokenizer\.pattern: .*not among"),
-        ({"pre_tokenizer": {"type": "Split", "pattern": {"String": "x"}, "behavior": "Contiguous"}}, sl.UnsupportedOperationError, "behavior"),
-        ({"post_processor": {"type": "BertProcessing", "sep": ["x", 9], "cls": ["y", 1]}}, sl.ModelFileError, "the id 9 belongs to no token"),
+        (
+            {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+$"}}},
+            sl.UnsupportedOperationError,
+            r"pre_tokenizer\.pattern: .*not among",
+        ),
+        (
+            {"pre_tokenizer": {"type": "Split", "pattern": {"String": "x"}, "behavior": "Contiguous"}},
+            sl.UnsupportedOperationError,
+            "behavior",
+        ),
+        (
+            {"post_processor": {"type": "BertProcessing", "sep": ["x", 9], "cls": ["y", 1]}},
+            sl.ModelFileError,
+            "the id 9 belongs to no token",
+        ),
         ({"decoder": {"type": "CTC"}}, sl.UnsupportedOperationError, "decoder of the type 'CTC'"),
         ({"added_tokens": [{"id": 7, "content": "a"}]}, sl.ModelFileError, "has the id 7 here and 0 in the vocabulary"),
         ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "!"}}, sl.ModelFileError, "base64"),
-        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAAAAAAAAAAAAAA"}}, sl.ModelFileError, "claims a trie of 0 bytes"),
+        (
+            {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAAAAAAAAAAAAAA"}},
+            sl.ModelFileError,
+            "claims a trie of 0 bytes",
+        ),
     ],
 )
 def test_tokenizer_files_that_are_refused(change: dict[str, Any], error: type[Exception], message: str, tmp_path: Path) -> None:
@@ -314,7 +330,11 @@ def test_folders_that_hold_something_else(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_head": 4}))
     with pytest.raises(sl.ModelFileError, match=r"there is no model\.safetensors"):
         sl.load(tmp_path)
-    for places, what in [({"x": "../a.safetensors"}, "is not the name"), ({"x": "a.safetensors"}, "is not there"), ([], "must name a file")]:
+    for places, what in [
+        ({"x": "../a.safetensors"}, "is not the name"),
+        ({"x": "a.safetensors"}, "is not there"),
+        ([], "must name a file"),
+    ]:
         (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
         with pytest.raises(sl.ModelFileError, match=what):
             sl.load(tmp_path)
@@ -330,10 +350,22 @@ def test_folders_that_hold_something_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "what"),
     [
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, sl.UnsupportedOperationError, r"rope_parameters\.rope_type='dynamic'"),
-        ({"rope_scaling": {"type": "longrope"}, "rope_parameters": None}, sl.UnsupportedOperationError, r"rope_scaling\.rope_type='longrope'"),
+        (
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
+            sl.UnsupportedOperationError,
+            r"rope_parameters\.rope_type='dynamic'",
+        ),
+        (
+            {"rope_scaling": {"type": "longrope"}, "rope_parameters": None},
+            sl.UnsupportedOperationError,
+            r"rope_scaling\.rope_type='longrope'",
+        ),
         ({"rope_parameters": {"rope_type": "linear"}}, sl.ModelFileError, "'factor' is missing"),
-        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "extra": 1}}, sl.UnsupportedOperationError, r"rope_parameters\.extra='1'"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "extra": 1}},
+            sl.UnsupportedOperationError,
+            r"rope_parameters\.extra='1'",
+        ),
         ({"rope_parameters": {"rope_type": "linear", "factor": -1}}, sl.ModelFileError, "'factor' must be a positive number"),
         ({"rope_parameters": [1]}, sl.ModelFileError, "rope_parameters must be an object"),
         ({"sliding_window": 4096}, sl.UnsupportedOperationError, "sliding_window='4096'"),
@@ -392,7 +424,9 @@ def test_stretched_frequencies() -> None:
 
 
 def test_texts_for_towers() -> None:
-    padded = PaddedTokenizer(lambda text: [ord(c) for c in text], ["x"], lambda ids: "".join(map(chr, ids)), context=6, before=[1], after=[2], pad=9)
+    padded = PaddedTokenizer(
+        lambda text: [ord(c) for c in text], ["x"], lambda ids: "".join(map(chr, ids)), context=6, before=[1], after=[2], pad=9
+    )
     assert padded.encode("ab") == [1, 97, 98, 2, 9, 9]
     assert padded.encode("abcdefgh") == [1, 97, 98, 99, 100, 2]
     assert padded.decode(padded.encode("ab")) == "ab"
@@ -404,7 +438,11 @@ def test_clip_folders_that_do_not_fit(tmp_path: Path) -> None:
     for change, error, what in [
         ({"model_type": "blip"}, sl.UnsupportedOperationError, "model_type='blip'"),
         ({"text_config": {**config["text_config"], "eos_token_id": 5}}, sl.UnsupportedOperationError, r"text_config\.eos_token_id=5"),
-        ({"vision_config": {**config["vision_config"], "hidden_act": "mish"}}, sl.UnsupportedOperationError, r"vision_config\.hidden_act='mish'"),
+        (
+            {"vision_config": {**config["vision_config"], "hidden_act": "mish"}},
+            sl.UnsupportedOperationError,
+            r"vision_config\.hidden_act='mish'",
+        ),
         ({"vision_config": {**config["vision_config"], "num_attention_heads": 5}}, sl.ModelFileError, "cannot be split into 5 heads"),
         ({"vision_config": 3}, sl.ModelFileError, "vision_config must be an object"),
     ]:

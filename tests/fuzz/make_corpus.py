@@ -66,7 +66,8 @@ def texts() -> None:
     words = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     bpe = {
         "added_tokens": [{"id": 5, "content": "<s>", "special": True, "lstrip": True}], "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated"}, level]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated"}, level]},
         "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}],
                            "special_tokens": {"<s>": {"ids": [5]}}},
         "decoder": level, "model": {"type": "BPE", "vocab": letters, "merges": ["a b", "\u0120 a"], "unk_token": None}}
@@ -122,11 +123,13 @@ def clip_checkpoints() -> None:
     def norm(at: str, width: int = 4) -> dict[str, np.ndarray]:
         return {f"{at}.{role}": draw(width) for role in ("weight", "bias")}
 
-    text = {"token_embedding.weight": draw(5, 4), "positional_embedding": draw(3, 4), **norm("ln_final"), **block("transformer.resblocks.0")}
+    text = {"token_embedding.weight": draw(5, 4), "positional_embedding": draw(3, 4), **norm("ln_final"),
+            **block("transformer.resblocks.0")}
     vit = {**text, "text_projection": draw(4, 2), "visual.conv1.weight": draw(4, 3, 2, 2), "visual.class_embedding": draw(4),
            "visual.positional_embedding": draw(5, 4), "visual.proj": draw(4, 2), **norm("visual.ln_pre"), **norm("visual.ln_post"),
            **block("visual.transformer.resblocks.0")}
-    resnet = {**text, "text_projection": draw(4, 2), "visual.attnpool.positional_embedding": draw(2, 4), **pair("visual.attnpool.c_proj", 2, 4)}
+    resnet = {**text, "text_projection": draw(4, 2), "visual.attnpool.positional_embedding": draw(2, 4),
+              **pair("visual.attnpool.c_proj", 2, 4)}
     for part in "qkv":
         resnet |= pair(f"visual.attnpool.{part}_proj", 4, 4)
 

@@ -63,7 +63,11 @@ def models() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     gpt = {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
     for name, config, model in (
         ("gpt2", transformers.GPT2Config(**gpt, **IDS), transformers.GPT2LMHeadModel),
-        ("llama", transformers.LlamaConfig(**{**LLAMA, "num_hidden_layers": 2}, rope_parameters=LLAMA3, **IDS), transformers.LlamaForCausalLM),
+        (
+            "llama",
+            transformers.LlamaConfig(**{**LLAMA, "num_hidden_layers": 2}, rope_parameters=LLAMA3, **IDS),
+            transformers.LlamaForCausalLM,
+        ),
         ("bert", transformers.BertConfig(**{**SHAPE, "num_hidden_layers": 2}, max_position_embeddings=64, **IDS), transformers.BertModel),
     ):
         net = model(config).eval()
@@ -90,7 +94,10 @@ def models() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         tokens[:, 9] = 199
         with torch.no_grad():
             found = net(input_ids=torch.from_numpy(tokens), pixel_values=torch.from_numpy(pictures(32)))
-            vision, texts = net.vision_model(torch.from_numpy(pictures(32))).pooler_output, net.text_model(torch.from_numpy(tokens)).pooler_output
+            vision, texts = (
+                net.vision_model(torch.from_numpy(pictures(32))).pooler_output,
+                net.text_model(torch.from_numpy(tokens)).pooler_output,
+            )
             if name == "clip":
                 vision, texts = net.visual_projection(vision), net.text_projection(texts)
         del found

@@ -154,7 +154,7 @@ def _read(path: Path) -> list[tuple[str, str]]:
                 raw = file.read(_MAX_FILE + 1)
         if len(raw) > _MAX_FILE:
             raise ModelFileError(f"{path}: a vocabulary of more than {_MAX_FILE:,} bytes")
-        lines = raw.decode("utf-8").split("\n")[1 : _MERGES + 1]
+        lines = raw.decode("utf-8").rstrip("\n").split("\n")[1 : _MERGES + 1]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path}: not a vocabulary of CLIP: {str(error)[:100]}") from None
     merges = [tuple(line.split()) for line in lines]
