@@ -274,6 +274,19 @@ def test_gpt2_files(tmp_path: Path) -> None:
     assert [loaded.encode(text) for text in given] == [theirs(text)["input_ids"] for text in given]
 
 
+def test_word_pieces() -> None:
+    """vocab.txt, as the tokenizers package cuts it."""
+    from semanticlens.nn.language import WordPiece
+
+    for lower in (True, False):
+        theirs = others("BERT" if lower else "BERT cased")
+        tokens = sorted(theirs.get_vocab(), key=theirs.get_vocab().__getitem__)
+        ours = WordPiece(tokens, lower=lower)
+        given = texts(3000)
+        wrong = [text for text in given if ours.encode(text) != theirs.encode(text).ids]
+        assert not wrong, (len(wrong), wrong[:3])
+
+
 SPM = {
     "plain": {},
     "bytes": {"byte_fallback": True, "normalization_rule_name": "identity", "remove_extra_whitespaces": False, "split_digits": True},

@@ -16,6 +16,7 @@ from test_language import small_llama, tokenizer_bytes
 import semanticlens as sl
 from semanticlens.io import read_tensors, write_tensors
 from semanticlens.nn.language import JsonTokenizer, LanguageModel, Llama2cTokenizer, SentencePiece, TextModel, WordPiece, files
+from semanticlens.nn.language.bpe import ClipTokenizer
 from semanticlens.nn.language.padded import PaddedTokenizer
 from semanticlens.nn.language.rope import rope
 
@@ -238,7 +239,12 @@ def test_a_nested_file_is_an_error(tmp_path: Path) -> None:
             JsonTokenizer(raw)
 
 
-def test_long_words_take_no_square_of_time() -> None:
+def test_long_words_take_no_square_of_time(tmp_path: Path) -> None:
+    (tmp_path / "bpe.txt").write_text("#version\na a\naa aa\n")
+    clip = ClipTokenizer(tmp_path / "bpe.txt")
+    assert clip.pieces("a" * 40_001) == [clip.ids["aaaa"]] * 10_000 + [clip.ids["a</w>"]]
+    llama = tokenizer("llama2c")
+    assert llama.encode("a" * 40_000) == [1, 259] + [260] * 40_000
     vocab = {"a" * n: n - 1 for n in (1, 2, 4, 8)}
     merges = ["a a", "aa aa", "aaaa aaaa"]
     ours = JsonTokenizer(json.dumps({"model": {"type": "BPE", "vocab": vocab, "merges": merges}}).encode())
