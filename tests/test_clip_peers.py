@@ -187,7 +187,10 @@ def test_siglip_tokenizers(tmp_path: Path) -> None:
     given = texts(3000)
     hugging_face, opened = siglip_pieces(model, "hugging_face"), siglip_pieces(model, "open_clip")
     theirs = transformers.SiglipTokenizer(str(path))
-    clean = [open_clip.tokenizer.canonicalize_text(open_clip.tokenizer.html.unescape(open_clip.tokenizer.html.unescape(t)).strip()) for t in given]
+    clean = [
+        open_clip.tokenizer.canonicalize_text(open_clip.tokenizer.html.unescape(open_clip.tokenizer.html.unescape(t)).strip())
+        for t in given
+    ]
     wrong = [t for t, c in zip(given, clean, strict=True) if opened(t) != processor.encode(c)]
     assert not wrong, (len(wrong), wrong[:3])
     marked = [t for t in given if not any(mark in t for mark in ("<unk>", "</s>", "<pad>"))]  # these are cut out there

@@ -183,7 +183,9 @@ def byte_pairs(kind: str) -> Any:
         t.normalizer = tk.normalizers.NFC()
     t.pre_tokenizer = level
     alphabet = pre.ByteLevel.alphabet()
-    t.train_from_iterator(corpus(), tk.trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, special_tokens=special, show_progress=False))
+    t.train_from_iterator(
+        corpus(), tk.trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, special_tokens=special, show_progress=False)
+    )
     if kind.startswith("Llama"):
         t.add_special_tokens(["<|begin|>"])
         t.add_tokens([tk.AddedToken("hello", lstrip=True), tk.AddedToken("the", single_word=True), tk.AddedToken("ba", rstrip=True)])
@@ -229,7 +231,9 @@ def others(kind: str) -> Any:
     t = tk.Tokenizer(tk.models.Unigram())
     t.normalizer, t.pre_tokenizer, t.decoder = n.NFKC(), p.Metaspace(), tk.decoders.Metaspace()
     special = ["<pad>", "</s>", "<unk>"]
-    t.train_from_iterator(corpus(), tk.trainers.UnigramTrainer(vocab_size=700, special_tokens=special, unk_token="<unk>", show_progress=False))
+    t.train_from_iterator(
+        corpus(), tk.trainers.UnigramTrainer(vocab_size=700, special_tokens=special, unk_token="<unk>", show_progress=False)
+    )
     t.post_processor = tk.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     if kind != "unigram":
         t.pre_tokenizer = p.Sequence([p.WhitespaceSplit(), p.Punctuation(kind), p.Split("a", kind), p.Digits(True), p.Metaspace()])
@@ -268,6 +272,19 @@ def test_gpt2_files(tmp_path: Path) -> None:
     loaded = sl.load(tmp_path)
     given = texts(2000)
     assert [loaded.encode(text) for text in given] == [theirs(text)["input_ids"] for text in given]
+
+
+def test_word_pieces() -> None:
+    """vocab.txt, as the tokenizers package cuts it."""
+    from semanticlens.nn.language import WordPiece
+
+    for lower in (True, False):
+        theirs = others("BERT" if lower else "BERT cased")
+        tokens = sorted(theirs.get_vocab(), key=theirs.get_vocab().__getitem__)
+        ours = WordPiece(tokens, lower=lower)
+        given = texts(3000)
+        wrong = [text for text in given if ours.encode(text) != theirs.encode(text).ids]
+        assert not wrong, (len(wrong), wrong[:3])
 
 
 SPM = {

@@ -11,7 +11,10 @@ _ODD = ("", " ", "  ", "\n", "a", "▁", "<s>", "</s>", "<unk>", "<|endoftext|>"
 _POOLS = ("abcdefghijklmnopqrstuvwxyz", "ABCXYZ", " \t\n\r\u00a0\u3000\u2003\u200b\u2028", "0123456789½²٣Ⅷ", "éüñçÅßøŁİıſΣςσ",
           "中文日本語ひらカタ한국어", "😀👩‍👧🏳️🇩🇪👍🏽", "\u0301\u0308\u0327\u20dd", "\x00\x01\x07\x1b\x1c\x1f\x7f\x85\xad",
           "'\"!?.,;:-_()[]{}<>@#$%^&*|\\/~`", "▁▁ ", "ﬁﬂ①㌀Å℃ªｶﾞ", "العربيةעבריתไทยहिन्दी", "\ufffd\ufeff\u202e")  # fmt: skip
-_SYLLABLES = ("ba be bi da do du ka ke ki la le lo ma me mi na ne no pa ra re ro sa se si ta te ti tion ing ed er s th ch").split()
+_SYLLABLES = (
+    *("ba", "be", "bi", "da", "do", "du", "ka", "ke", "ki", "la", "le", "lo", "ma", "me", "mi", "na", "ne", "no"),
+    *("pa", "ra", "re", "ro", "sa", "se", "si", "ta", "te", "ti", "tion", "ing", "ed", "er", "s", "th", "ch"),
+)
 
 
 def _word(rng: random.Random) -> str:

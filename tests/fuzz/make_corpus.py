@@ -11,6 +11,7 @@ import io
 import json
 import shutil
 import struct
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -26,6 +27,7 @@ from semanticlens.encoders import Arrays
 from semanticlens.io import write_tensors
 from semanticlens.lens import checkpoint
 from semanticlens.nn import Node, Preprocess
+from semanticlens.nn.language import JsonTokenizer, LanguageModel
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -52,6 +54,108 @@ def language() -> None:
     for kind in ("gpt2", "llama", "bert"):
         config = {"model_type": kind, "num_attention_heads": 2, "rope_parameters": {"rope_theta": 1e4}, "hidden_act": "silu"}
         (folder / f"{kind}.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def texts() -> None:
+    """Small tokenisers of every kind, a bundle with one, and the settings of folders."""
+    sys.path.insert(0, str(GOLDEN.parent))
+    from test_text_models import PIECES, message
+
+    letters = {"a": 0, "b": 1, "ab": 2, "\u0120": 3, "\u0120a": 4, "<s>": 5}
+    level = {"type": "ByteLevel", "add_prefix_space": False}
+    words = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+    bpe = {
+        "added_tokens": [{"id": 5, "content": "<s>", "special": True, "lstrip": True}], "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated"}, level]},
+        "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}],
+                           "special_tokens": {"<s>": {"ids": [5]}}},
+        "decoder": level, "model": {"type": "BPE", "vocab": letters, "merges": ["a b", "\u0120 a"], "unk_token": None}}
+    steps = [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+             {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+    unigram = {"normalizer": {"type": "Precompiled", "precompiled_charsmap": ""}, "pre_tokenizer": {"type": "Metaspace"},
+               "decoder": {"type": "Sequence", "decoders": steps},
+               "model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["\u2581", -2.0], ["un", -3.0], ["a", -4.5]]}}
+    bert = {"normalizer": {"type": "BertNormalizer", "lowercase": True}, "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "decoder": {"type": "WordPiece"}, "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1]},
+            "model": {"type": "WordPiece", "vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "un": 3, "##aff": 4}}}
+    for name, made in (("bpe", bpe), ("unigram", unigram), ("bert", bert)):
+        (seeds("tokenizer_json") / f"{name}.json").write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
+    # a trie with one leaf: the root's child "a" is at 97, and becomes "b"
+    units = [0] * 256
+    units[0], units[97], units[96] = 0, 97 | 1 << 8 | 1 << 10, 0x80000000
+    table = struct.pack("<I", 1024) + struct.pack("<256I", *units) + b"b\0"
+    folder = seeds("sentencepiece")
+    (folder / "unigram.model").write_bytes(message(*PIECES, (2, message((3, 1), (41, 1), (42, 2))), (3, message((2, table)))))
+    (folder / "bpe.model").write_bytes(message(*PIECES, (2, message((3, 2))), (3, message((3, 0), (4, 0)))))
+    (seeds("merges") / "merges.txt").write_text("#version: 0.2\na b\n", encoding="utf-8")
+    (seeds("shards") / "index.json").write_text('{"weight_map": {"wte.weight": "a.safetensors"}}')
+    for kind in ("clip", "siglip"):
+        part = {"num_attention_heads": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-5}
+        made = {"model_type": kind, "text_config": {**part, "eos_token_id": 2}, "vision_config": part}
+        (seeds("clip_config") / f"{kind}.json").write_text(json.dumps(made))
+    tokenizer = JsonTokenizer(json.dumps(bpe).encode())
+    LanguageModel(least_language(), tokenizer, context=9, end=5).save(seeds("text_model") / "tiny.safetensors")
+    clip_checkpoints()
+
+
+def least_language() -> sl.Network:
+    """An embedding and an output matrix."""
+    values = {"e": RNG.standard_normal((6, 4)).astype(np.float32)}
+    nodes = [Node("e", "embedding", ("input",), {"weight": "e"}), Node("y", "dense", ("e",), {"weight": "e"})]
+    return sl.Network(nodes, values, input_shape=(None,), name="least")
+
+
+def clip_checkpoints() -> None:
+    """The least members of the three families, four features wide."""
+    def draw(*shape: int) -> np.ndarray:
+        return RNG.standard_normal(shape).astype(np.float32)
+
+    def block(at: str) -> dict[str, np.ndarray]:
+        shapes = {"attn.in_proj_weight": (12, 4), "attn.in_proj_bias": (12,), "attn.out_proj.weight": (4, 4), "attn.out_proj.bias": (4,),
+                  "mlp.c_fc.weight": (4, 4), "mlp.c_fc.bias": (4,), "mlp.c_proj.weight": (4, 4), "mlp.c_proj.bias": (4,)}
+        shapes |= {f"ln_{i}.{role}": (4,) for i in (1, 2) for role in ("weight", "bias")}
+        return {f"{at}.{key}": draw(*shape) for key, shape in shapes.items()}
+
+    def pair(at: str, rows: int, columns: int) -> dict[str, np.ndarray]:
+        return {f"{at}.weight": draw(rows, columns), f"{at}.bias": draw(rows)}
+
+    def norm(at: str, width: int = 4) -> dict[str, np.ndarray]:
+        return {f"{at}.{role}": draw(width) for role in ("weight", "bias")}
+
+    text = {"token_embedding.weight": draw(5, 4), "positional_embedding": draw(3, 4), **norm("ln_final"),
+            **block("transformer.resblocks.0")}
+    vit = {**text, "text_projection": draw(4, 2), "visual.conv1.weight": draw(4, 3, 2, 2), "visual.class_embedding": draw(4),
+           "visual.positional_embedding": draw(5, 4), "visual.proj": draw(4, 2), **norm("visual.ln_pre"), **norm("visual.ln_post"),
+           **block("visual.transformer.resblocks.0")}
+    resnet = {**text, "text_projection": draw(4, 2), "visual.attnpool.positional_embedding": draw(2, 4),
+              **pair("visual.attnpool.c_proj", 2, 4)}
+    for part in "qkv":
+        resnet |= pair(f"visual.attnpool.{part}_proj", 4, 4)
+
+    def conv(at: str, bn: str, *shape: int) -> dict[str, np.ndarray]:
+        size = (shape[0],)
+        return {f"visual.{at}.weight": draw(*shape), **norm(f"visual.{bn}", shape[0]), f"visual.{bn}.running_mean": draw(*size),
+                f"visual.{bn}.running_var": np.ones(size, np.float32)}
+
+    resnet |= conv("conv1", "bn1", 1, 3, 3, 3) | conv("conv2", "bn2", 1, 1, 3, 3) | conv("conv3", "bn3", 1, 1, 3, 3)
+    for stage in range(1, 5):
+        at = f"layer{stage}.0"
+        resnet |= conv(f"{at}.conv1", f"{at}.bn1", 1, 1 if stage == 1 else 4, 1, 1) | conv(f"{at}.conv2", f"{at}.bn2", 1, 1, 3, 3)
+        resnet |= conv(f"{at}.conv3", f"{at}.bn3", 4, 1, 1, 1)
+        resnet |= conv(f"{at}.downsample.0", f"{at}.downsample.1", 4, 1 if stage == 1 else 4, 1, 1)
+    siglip = {f"text.{key}": value for key, value in text.items()} | pair("text.text_projection", 4, 4)
+    trunk = "visual.trunk"
+    siglip |= {f"{trunk}.patch_embed.proj.weight": draw(4, 3, 2, 2), f"{trunk}.patch_embed.proj.bias": draw(4),
+               f"{trunk}.pos_embed": draw(1, 4, 4), f"{trunk}.attn_pool.latent": draw(1, 1, 4), **norm(f"{trunk}.norm"),
+               **norm(f"{trunk}.attn_pool.norm"), **pair(f"{trunk}.attn_pool.q", 4, 4), **pair(f"{trunk}.attn_pool.kv", 8, 4)}
+    for at, name in ((f"{trunk}.blocks.0", "attn.qkv"), (f"{trunk}.attn_pool", "proj")):
+        siglip |= pair(f"{at}.{name}", 12 if name == "attn.qkv" else 4, 4) | pair(f"{at}.mlp.fc1", 4, 4) | pair(f"{at}.mlp.fc2", 4, 4)
+    siglip |= pair(f"{trunk}.blocks.0.attn.proj", 4, 4) | norm(f"{trunk}.blocks.0.norm1") | norm(f"{trunk}.blocks.0.norm2")
+    folder = seeds("clip_checkpoint")
+    for name, state in (("vit", vit), ("resnet", resnet), ("siglip", siglip)):
+        write_tensors(folder / f"{name}.safetensors", state, {})
+        sl.encoders.CLIP(folder / f"{name}.safetensors")   # each is one that loads
 
 
 def onnx_file() -> None:
@@ -205,4 +309,5 @@ if __name__ == "__main__":
     databases()
     pictures()
     language()
+    texts()
     onnx_file()

@@ -31,7 +31,8 @@ from semanticlens.lens import examples as concept_examples
 from semanticlens.lens import store
 from semanticlens.lens.database import ConceptDB
 from semanticlens.lens.examples import ConceptExamples
-from semanticlens.nn.language import LanguageModel, Llama2cTokenizer, WordPiece
+from semanticlens.nn.language import JsonTokenizer, LanguageModel, Llama2cTokenizer, SentencePiece, TextModel, WordPiece
+from semanticlens.nn.language.tokenizer_json import gpt2_files
 from semanticlens.nn.load import bundle
 from semanticlens.nn.load.state_dict import load_state_dict
 
@@ -194,6 +195,88 @@ def model_config(content: bytes) -> None:
             sl.load(weights)
 
 
+SPOKEN = "un  affable caf\u00e9 \u4e2d 12 <s>\n"
+
+
+def tokenizer_json(content: bytes) -> None:
+    """A tokenizer.json: what loads turns texts into ids and back."""
+    with file_of(content, ".json") as path:
+        try:
+            tokenizer = JsonTokenizer(path)
+            ids = tokenizer.encode(SPOKEN)
+        except SemanticLensError as error:
+            _names(error, str(path), "the map of characters")
+            return
+        tokenizer.decode(ids)
+
+
+def sentencepiece(content: bytes) -> None:
+    """A .model file of SentencePiece: its protocol buffer, its map of characters, both segmentations."""
+    with file_of(content, ".model") as path:
+        try:
+            tokenizer = SentencePiece(path, begin=True, end=True)
+            ids = tokenizer.encode(SPOKEN)
+        except SemanticLensError as error:
+            _names(error, str(path), "the map of characters")
+            return
+        tokenizer.decode(ids)
+
+
+def merges(content: bytes) -> None:
+    """merges.txt beside a fixed vocab.json."""
+    with suppress(SemanticLensError):
+        JsonTokenizer(gpt2_files(b'{"a": 0, "b": 1, "ab": 2, "\xc4\xa0": 3}', content)).encode("ab ba")
+
+
+def shards(content: bytes) -> None:
+    """model.safetensors.index.json of a folder."""
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        write_tensors(Path(folder, "a.safetensors"), {"wte.weight": np.zeros((4, 4), np.float32)}, {})
+        Path(folder, "config.json").write_text('{"model_type": "gpt2", "n_head": 2}')
+        Path(folder, "model.safetensors.index.json").write_bytes(content)
+        with suppress(SemanticLensError):
+            sl.load(folder)
+
+
+def clip_checkpoint(content: bytes) -> None:
+    """A checkpoint of CLIP or SigLIP in OpenCLIP's names: what loads can be described."""
+    with file_of(content, ".safetensors") as path:
+        try:
+            clip = sl.encoders.CLIP(path)
+        except SemanticLensError as error:
+            _names(error, str(path), "parameter", "network", "node")
+            return
+        repr(clip.image_tower.layers)
+
+
+def clip_config(content: bytes) -> None:
+    """config.json beside Hugging Face's weights, of which the needed ones are missing."""
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        write_tensors(Path(folder, "model.safetensors"), {"vision_model.head.probe": np.zeros((1, 1, 4), np.float32)}, {})
+        Path(folder, "config.json").write_bytes(content)
+        with suppress(SemanticLensError):
+            sl.encoders.CLIP(folder)
+
+
+def text_model(content: bytes) -> None:
+    """A bundle of a network with its tokeniser: what loads turns a text into ids and back."""
+
+    def digest(f: TensorFile) -> str:
+        return bundle._digest(f.metadata.get("graph", "") + f.metadata.get("language", ""), bundle.sha256_of_arrays(f))
+
+    with signed(content, digest, ".safetensors") as path:
+        if path is None:
+            return
+        try:
+            model = sl.load(path)
+        except SemanticLensError as error:
+            _names(error, str(path))
+            return
+        if isinstance(model, TextModel) and model.tokenizer is not None:
+            with suppress(SemanticLensError):
+                model.decode(model.encode(SPOKEN))
+
+
 def vectors(content: bytes) -> None:
     """The .npz of image and text vectors that the shell commands read."""
     with file_of(content, ".npz") as path:
@@ -299,4 +382,5 @@ def _small_pictures() -> Iterator[None]:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {target.__name__: target for target in (
     tensors, graph, network, checkpoint, npz, quantised, onnx_file, llama2c, llama2c_tokenizer, vocabulary, model_config,
+    tokenizer_json, sentencepiece, merges, shards, clip_checkpoint, clip_config, text_model,
     vectors, examples, resume, database, archive, picture)}

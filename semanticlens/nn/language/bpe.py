@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import html
-import itertools
 import os
 import unicodedata
 import zlib
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from semanticlens._errors import DataError, ModelFileError
+from semanticlens.nn.language.merges import byte_letters, merge
 from semanticlens.nn.language.tokenizers import MAX_TEXT
 
 __all__ = ["ClipTokenizer"]
@@ -21,15 +21,6 @@ _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 _WRITTEN = {"<start_of_text>": _BEGIN, "<end_of_text>": _END}  # as OpenCLIP finds them in a text
 _MERGES = 49152 - 256 - 2  # of the vocabulary file, which holds more lines than are used
 _MAX_FILE = 64 << 20
-
-
-def _bytes() -> dict[int, str]:
-    """A printable character for each byte: itself where it is one, the next free one from 256 on otherwise."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    table = {byte: chr(byte) for byte in shown}
-    for byte in range(256):
-        table.setdefault(byte, chr(256 + len(table) - len(shown)))
-    return table
 
 
 class ClipTokenizer:
@@ -48,7 +39,7 @@ class ClipTokenizer:
     def __init__(self, path: str | os.PathLike[str], *, context: int = 77) -> None:
         self.context = context
         merges = _read(Path(path))
-        self._byte = _bytes()
+        self._byte = byte_letters()
         letters = list(self._byte.values())
         order = [self._byte[b] for b in (*range(33, 127), *range(161, 173), *range(174, 256))]
         order += [char for char in letters if char not in set(order)]
@@ -96,27 +87,13 @@ class ClipTokenizer:
                 self._cache.clear()
             parts = [self._byte[byte] for byte in word.encode("utf-8")]
             parts[-1] += "</w>"
-            while len(parts) > 1:
-                ranks = [self._ranks.get(pair, len(self._ranks)) for pair in itertools.pairwise(parts)]
-                best = min(ranks)
-                if best == len(self._ranks):
-                    break
-                parts = _merge(parts, ranks.index(best))
+            parts = merge(parts, self._rank)
             self._cache[word] = [self.ids[part] for part in parts]
         return self._cache[word]
 
-
-def _merge(parts: list[str], first: int) -> list[str]:
-    """All neighbours equal to those at ``first`` become one, from the left."""
-    pair, result, i = (parts[first], parts[first + 1]), [], 0
-    while i < len(parts):
-        if i + 1 < len(parts) and (parts[i], parts[i + 1]) == pair:
-            result.append(parts[i] + parts[i + 1])
-            i += 2
-        else:
-            result.append(parts[i])
-            i += 1
-    return result
+    def _rank(self, a: str, b: str) -> tuple[float, str] | None:
+        rank = self._ranks.get((a, b))
+        return None if rank is None else (rank, a + b)
 
 
 def _words(text: str) -> Iterator[str]:
@@ -154,7 +131,7 @@ def _read(path: Path) -> list[tuple[str, str]]:
                 raw = file.read(_MAX_FILE + 1)
         if len(raw) > _MAX_FILE:
             raise ModelFileError(f"{path}: a vocabulary of more than {_MAX_FILE:,} bytes")
-        lines = raw.decode("utf-8").split("\n")[1 : _MERGES + 1]
+        lines = raw.decode("utf-8").rstrip("\n").split("\n")[1 : _MERGES + 1]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path}: not a vocabulary of CLIP: {str(error)[:100]}") from None
     merges = [tuple(line.split()) for line in lines]

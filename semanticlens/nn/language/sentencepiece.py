@@ -200,8 +200,10 @@ def _checked(pieces: list[tuple[str, float, int]], found: dict[str, int | bytes]
     if found.get("byte_fallback") and sum(one == BYTE for one in types) != 256:
         raise ModelFileError("bytes stand in for unknown characters, but there are not 256 pieces for them")
     settings: dict[str, object] = {}
-    for name in ("begin", "end", "pad"):
-        if name in found:
+    for name, usual in (("begin", 1), ("end", 2), ("pad", -1)):
+        if name not in found:
+            settings[name] = usual if usual < len(texts) else -1
+        else:
             settings[name] = number = int(found[name])
             if not -1 <= number < len(texts):
                 raise ModelFileError(f"{name}_id={number} is none of the {len(texts)} pieces")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from semanticlens._errors import DataError, ModelFileError
+from semanticlens.nn.language.merges import merge
 
 __all__ = ["Llama2cTokenizer", "Tokenizer", "WordPiece"]
 
@@ -186,15 +187,12 @@ class Llama2cTokenizer:
 
     def _merged(self, ids: list[int]) -> list[int]:
         """The neighbours whose union has the highest score become one, until no union is a token."""
-        while True:
-            best: tuple[float, int, int] | None = None
-            for place in range(len(ids) - 1):
-                union = self.ids.get(self.tokens[ids[place]] + self.tokens[ids[place + 1]])
-                if union is not None and (best is None or self.scores[union] > best[0]):
-                    best = (self.scores[union], place, union)
-            if best is None:
-                return ids
-            ids[best[1] : best[1] + 2] = [best[2]]
+
+        def rank(a: int, b: int) -> tuple[float, int] | None:
+            union = self.ids.get(self.tokens[a] + self.tokens[b])
+            return None if union is None else (-self.scores[union], union)
+
+        return merge(ids, rank)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text; the space that encoding put after the beginning is left out, bytes that are no UTF-8 become �."""
