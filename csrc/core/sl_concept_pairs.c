@@ -190,7 +190,7 @@ find_both(const column *P, const column *Q, int32_t *both, ptrdiff_t limit)
 static ptrdiff_t
 most_both(ptrdiff_t n)
 {
-    return n / 200 + 16;
+    return n / 2000 + 4;
 }
 
 /* Samples where either column is not zero, their values side by side. */
@@ -204,12 +204,9 @@ gather(const column *P, const column *Q, float *restrict p, float *restrict q)
         q[i] = Q->all[P->rows[i]];
     }
     for (ptrdiff_t i = 0; i < Q->n; i++) {
-        const int alone = P->all[Q->rows[i]] == 0.0f;
-        if (alone) {
-            p[m] = 0.0f;
-            q[m] = Q->all[Q->rows[i]];
-            m++;
-        }
+        p[m] = 0.0f;
+        q[m] = Q->all[Q->rows[i]];
+        m += P->all[Q->rows[i]] == 0.0f; /* else it is there already, and the next one takes the place */
     }
     return m;
 }

@@ -194,10 +194,13 @@ spread_cells(const sl_spread *w, const float *p, const float *q, ptrdiff_t m, pt
     const int64_t one = INT64_C(1) << SUM_BITS, trailing = (1 << (23 - fine)) - 1;
 
     sl_tier_get()->cells_find(p, q, (float)sign, fine, m, w->v, w->cell);
+    int64_t *restrict cells = w->cells;
+    const int32_t *restrict cell = w->cell;
+    const float *restrict v = w->v;
     for (ptrdiff_t i = 0; i < m; i++) {
         int32_t bits;
-        memcpy(&bits, w->v + i, sizeof bits);
-        w->cells[w->cell[i]] += one + (bits & trailing);
+        memcpy(&bits, v + i, sizeof bits);
+        cells[cell[i]] += one + (bits & trailing);
     }
     visit_side(w, &k, -1, cells_below(most_below, fine));
     k.below += (w->cells[zero] >> SUM_BITS) + zeros;
