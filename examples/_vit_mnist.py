@@ -1,20 +1,16 @@
-"""A small vision transformer for digits (6 blocks, 16 patches and a class token of 64 numbers) in NumPy: activations for any tool."""
+"""A small vision transformer for digits (6 blocks, 16 patches and a class token of 64 numbers), described node by node for the engine."""
 
 from __future__ import annotations
 
 import gzip
-import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from semanticlens import data
+from semanticlens import data, nn
 
-F32 = NDArray[np.float32]
-BLOCKS, HEADS, PATCH, DIM = 6, 8, 7, 64
-erf = np.frompyfunc(math.erf, 1, 1)
+BLOCKS, HEADS, PATCH, SIDE, DIM = 6, 8, 7, 4, 64
+LAYERS = [f"blocks.{b}" for b in range(BLOCKS)]
 
 
 def digits(folder: Path, n: int) -> data.ImageArray:
@@ -25,56 +21,51 @@ def digits(folder: Path, n: int) -> data.ImageArray:
     return data.ImageArray(pixels[:n], labels=labels[:n].astype(np.int64), class_names=names, name="MNIST test")
 
 
-class ViT:
-    """The network; ``run`` gives the tokens (B, 17, 64) after every block, and the logits."""
+class Nodes(list[nn.Node]):
+    """Nodes in the order in which they are added."""
 
-    def __init__(self, path: Path) -> None:
-        with np.load(path) as file:
-            self.w = {name: file[name] for name in file.files}
+    def op(self, name: str, op: str, inputs: str | tuple[str, ...], params: dict[str, str] | None = None, **attrs: object) -> str:
+        sources = (inputs,) if isinstance(inputs, str) else inputs
+        self.append(nn.Node(name, op, sources, params or {}, attrs))
+        return name
 
-    def _norm(self, x: F32, name: str) -> F32:
-        x = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5)
-        return x * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
+    def dense(self, name: str, x: str, bias: bool = True) -> str:
+        return self.op(name, "dense", x, {role: f"{name}.{role}" for role in ("weight", "bias")[: 1 + bias]})
 
-    def _linear(self, x: F32, name: str) -> F32:
-        return x @ self.w[f"{name}.weight"].T + self.w.get(f"{name}.bias", np.float32(0))
-
-    def _attention(self, x: F32, name: str) -> F32:
-        q, k, v = self._linear(x, f"{name}.qkv").reshape(*x.shape[:2], 3, HEADS, -1).transpose(2, 0, 3, 1, 4)
-        scores = q @ k.transpose(0, 1, 3, 2) * DIM**-0.5
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        mixed = (weights / weights.sum(axis=-1, keepdims=True)) @ v
-        return self._linear(mixed.transpose(0, 2, 1, 3).reshape(x.shape), f"{name}.proj")
-
-    def run(self, images: NDArray[np.uint8]) -> tuple[dict[str, F32], F32]:
-        x = ((images / 255 - 0.1307) / 0.3081).astype(np.float32)
-        side = x.shape[1] // PATCH
-        patches = x.reshape(-1, side, PATCH, side, PATCH).transpose(0, 1, 3, 2, 4).reshape(len(x), side * side, PATCH * PATCH)
-        tokens = (
-            np.concatenate([np.repeat(self.w["cls_token"], len(x), axis=0), self._linear(patches, "patch_embed")], axis=1)
-            + self.w["pos_embed"]
-        )
-        found = {}
-        for b in range(BLOCKS):
-            tokens = tokens + self._attention(self._norm(tokens, f"blocks.{b}.ln1"), f"blocks.{b}")
-            tokens = tokens + self._linear(gelu(self._linear(self._norm(tokens, f"blocks.{b}.ln2"), f"blocks.{b}.fc1")), f"blocks.{b}.fc2")
-            found[f"blocks.{b}"] = np.ascontiguousarray(tokens, np.float32)
-        names = sorted({name.rsplit(".", 1)[0] for name in self.w if name.startswith(("head", "mlp_head"))})
-        return found, self._linear(gelu(self._linear(tokens[:, 0], names[0])), names[1])
+    def norm(self, name: str, x: str) -> str:
+        return self.op(name, "layer_norm", x, {role: f"{name}.{role}" for role in ("weight", "bias")}, eps=1e-5)
 
 
-def gelu(x: F32) -> F32:
-    """x Φ(x), exact."""
-    return (x * (0.5 + 0.5 * erf(x / math.sqrt(2)).astype(np.float64))).astype(np.float32)
+def attention(nodes: Nodes, at: str, x: str) -> str:
+    """Eight heads; their scores are scaled by the root of all 64 features, not of a head's 8: so the network was trained."""
+    fused, parts = nodes.dense(f"{at}.qkv", x, bias=False), []
+    for n, part in enumerate("qkv"):
+        piece = nodes.op(f"{at}.{part}.part", "slice", fused, axis=2, start=n * DIM, stop=(n + 1) * DIM)
+        piece = nodes.op(f"{at}.{part}.split", "reshape", piece, shape=(-1, HEADS, DIM // HEADS))
+        parts.append(nodes.op(f"{at}.{part}", "permute", piece, axes=(2, 1, 3)))
+    mixed = nodes.op(f"{at}.attention", "attention", tuple(parts), scale=DIM**-0.5)
+    turned = nodes.op(f"{at}.turned", "permute", mixed, axes=(2, 1, 3))
+    return nodes.dense(f"{at}.proj", nodes.op(f"{at}.joined", "reshape", turned, shape=(-1, DIM)))
 
 
-def activations(net: ViT, images: data.ImageArray, batch_size: int = 250) -> Iterator[tuple[NDArray[np.int64], dict[str, F32]]]:
-    """Batches of (ids, tokens after every block); prints the accuracy at the end."""
-    hits = 0
-    for start in range(0, len(images), batch_size):
-        ids = np.arange(start, min(start + batch_size, len(images)))
-        pixels = np.stack([np.asarray(images[int(i)].convert("L")) for i in ids])
-        found, logits = net.run(pixels)
-        hits += int((logits.argmax(axis=1) == images.labels[ids]).sum())
-        yield ids, found
-    print(f"{hits} of {len(images)} digits recognised", flush=True)
+def network(path: Path) -> nn.Network:
+    """The network of the data folder; ``blocks.0`` to ``blocks.5`` are the tokens (B, 17, 64) after every block."""
+    with np.load(path) as file:
+        params = {name: file[name] for name in file.files}
+    params["patch_embed.weight"] = params["patch_embed.weight"].reshape(DIM, 1, PATCH, PATCH)
+    params["cls_token"], params["pos_embed"] = params["cls_token"].reshape(1, DIM), params["pos_embed"].reshape(-1, DIM)
+    nodes = Nodes()
+    weights = {role: f"patch_embed.{role}" for role in ("weight", "bias")}
+    x = nodes.op("patch_embed", "conv2d", "input", weights, stride=(PATCH, PATCH), padding=(0, 0, 0, 0), groups=1)
+    x = nodes.op("patches", "permute", nodes.op("flat", "reshape", x, shape=(DIM, SIDE * SIDE)), axes=(2, 1))
+    x = nodes.op("tokens", "concat", (nodes.op("class", "constant", x, {"value": "cls_token"}), x), axis=1)
+    x = nodes.op("embedding", "scale_shift", x, {"shift": "pos_embed"})
+    for at in LAYERS:
+        x = nodes.op(f"{at}.middle", "add", (x, attention(nodes, at, nodes.norm(f"{at}.ln1", x))))
+        h = nodes.op(f"{at}.act", "gelu", nodes.dense(f"{at}.fc1", nodes.norm(f"{at}.ln2", x)))
+        x = nodes.op(at, "add", (x, nodes.dense(f"{at}.fc2", h)))
+    x = nodes.dense("head.fc1", nodes.op("first", "select", x, axis=1, index=0))
+    nodes.dense("head.fc2", nodes.op("head.act", "gelu", x))
+    size = SIDE * PATCH
+    seen = nn.Preprocess(size=(size, size), resize="none", mode="L", mean=(0.1307,), std=(0.3081,))
+    return nn.Network(nodes, params, input_shape=(1, size, size), name="ViT4MNIST", preprocess=seen)

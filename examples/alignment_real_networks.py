@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _vit_mnist import ViT, activations, digits
+from _vit_mnist import LAYERS, digits, network
 
 import semanticlens as sl
 from semanticlens import alignment
@@ -52,7 +52,7 @@ GROUPS: dict[str, Any] = {
         },
         "reports": [("MobileNetV2", "MobileNetV2 birds"), ("MobileNetV2", "SqueezeNet")],
     },
-    "digits": {"images": "no-licence", "labels": "none", "networks": {"ViT4MNIST": ("vit_mnist.npz", [])}, "reports": []},
+    "digits": {"images": "no-licence", "labels": "none", "networks": {"ViT4MNIST": ("vit_mnist.npz", LAYERS)}, "reports": []},
 }  # fmt: skip
 
 
@@ -72,10 +72,8 @@ def load_features(group: Mapping[str, Any], data: Path, cache: Path, limit: int 
         path = cache / f"{Path(file).stem}_{len(images)}.safetensors"
         if not path.is_file():
             start = time.perf_counter()
-            if file.startswith("vit"):  # run outside the engine: activations of any origin will do
-                alignment.features(activations(ViT(data / "models" / file), images), images, pool=0.5).save(path)
-            else:
-                alignment.features(sl.load(data / "models" / file), images, layers, pool=0.5, progress=True).save(path)
+            net = network(data / "models" / file) if file.startswith("vit") else sl.load(data / "models" / file)
+            alignment.features(net, images, layers, pool=0.5, progress=True).save(path)
             print(f"{name}: features of {len(images)} pictures in {time.perf_counter() - start:.0f} s", flush=True)
         found[name] = alignment.Features.load(path)
     return images, found

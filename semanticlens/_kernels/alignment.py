@@ -16,7 +16,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 BLOCKS_A_CALL = 8  # block rows between two looks at the keyboard and the progress bar
-CONCEPTS_A_CALL = 8
+CONCEPTS_A_CALL = 32
 DRAWS_A_CALL = 1 << 18
 BINS = 4096  # SL_RAND_BINS
 DRAW_UNIT = 2.0**30

@@ -1,0 +1,24 @@
+/* Sums of absolute differences of unsorted values, behind sl_concept_pairs.c. */
+#ifndef SL_SPREAD_PRIVATE_H
+#define SL_SPREAD_PRIVATE_H
+
+#include "sl/sl_common.h"
+
+/* S of a sorted array. */
+double sl_spread_sorted(const float *v, ptrdiff_t n);
+
+/* What one thread needs at a time; cells are all 0 between calls. */
+typedef struct sl_spread sl_spread;
+
+/* `threads` of them for up to n values. */
+sl_status sl_spread_new(ptrdiff_t n, int threads, sl_spread **out);
+void sl_spread_free(sl_spread *all);
+
+/* S of the m values p + sign q (each rounded to float32) and of `zeros` zeros, none of them beyond -most_below and most_above; t: whose workspace.
+ * Up to FEW values exactly.  Of more, pairs of different cells (sl_cells_private.h) are exact from counts and sums; within a cell, numbers count as
+ * evenly spread unless they are so many that this could matter: then they are gathered and treated exactly.  What remains is at most 2e-8 of the number
+ * of pairs, and far less unless the values conspire.  0 <= p, q <= 2. */
+double sl_spread_values(const sl_spread *all, ptrdiff_t t, const float *p, const float *q, ptrdiff_t m, ptrdiff_t zeros,
+                        int sign, float most_below, float most_above);
+
+#endif
