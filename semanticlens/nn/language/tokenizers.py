@@ -65,7 +65,8 @@ class WordPiece:
         """Words and punctuation marks."""
         text = "".join(" " if char.isspace() else char for char in checked_text(text) if not is_control(char))
         if self.lower:
-            text = "".join(c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
+            lowered = "".join(char.lower() for char in text)  # letter by letter: no letter depends on its neighbours
+            text = "".join(c for c in unicodedata.normalize("NFD", lowered) if unicodedata.category(c) != "Mn")
         return "".join(f" {char} " if is_punctuation(char) or is_chinese(char) else char for char in text).split()
 
     def pieces(self, word: str) -> list[int]:
