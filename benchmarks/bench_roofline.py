@@ -172,6 +172,7 @@ def draw(document: dict[str, Any]) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    import matplotlib.ticker
 
     rows, most = document["results"], document["limits"]
     used = sorted({row["threads"] for row in rows})
@@ -185,8 +186,11 @@ def draw(document: dict[str, Any]) -> None:
         span = np.logspace(-1, 3, 200)
         axis.plot(span, np.minimum(limit["gflops"], span * limit["gbytes_per_second"]), color="#333333", lw=1.2)
         axis.text(900, limit["gflops"] * 1.08, f"{limit['gflops']:.0f} GFLOP/s", ha="right", va="bottom", fontsize=8)
-        axis.text(0.13, 0.13 * limit["gbytes_per_second"] * 1.25, f"{limit['gbytes_per_second']:.0f} GB/s", ha="left", va="bottom",
-                  rotation=36, rotation_mode="anchor", fontsize=8)
+        at = 0.25 * limit["gflops"] / limit["gbytes_per_second"]
+        axis.set(xscale="log", yscale="log", xlim=(0.1, 1000), ylim=(1, 2.2 * max(limit["gflops"] for limit in most.values())),
+                 xlabel="operations per byte that must be moved", title=f"{threads} thread{'s' * (threads > 1)}")
+        axis.text(at, 1.12 * at * limit["gbytes_per_second"], f"{limit['gbytes_per_second']:.0f} GB/s", ha="center", va="bottom",
+                  rotation=45, rotation_mode="anchor", transform_rotates_text=True, fontsize=8)
         for row in rows:
             if row["threads"] != threads:
                 continue
@@ -194,8 +198,8 @@ def draw(document: dict[str, Any]) -> None:
                 if name != "other" and kind["seconds"] > 0.01 * row["seconds"]:
                     axis.scatter(kind["flops"] / kind["bytes"], 1e-9 * kind["flops"] / kind["seconds"], marker=markers[name], s=42,
                                  color=colors[row["network"]], alpha=0.85, linewidths=0.5, edgecolors="white")
-        axis.set(xscale="log", yscale="log", xlim=(0.1, 1000), ylim=(1, 2.2 * max(limit["gflops"] for limit in most.values())),
-                 xlabel="operations per byte that must be moved", title=f"{threads} thread{'s' * (threads > 1)}")
+        for part in (axis.xaxis, axis.yaxis):
+            part.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, place: f"{value:g}"))
         axis.grid(True, which="major", color="#dddddd", lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("GFLOP/s")
