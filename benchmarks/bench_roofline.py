@@ -189,8 +189,7 @@ def draw(document: dict[str, Any]) -> None:
         at = 0.25 * limit["gflops"] / limit["gbytes_per_second"]
         axis.set(xscale="log", yscale="log", xlim=(0.1, 1000), ylim=(1, 2.2 * max(limit["gflops"] for limit in most.values())),
                  xlabel="operations per byte that must be moved", title=f"{threads} thread{'s' * (threads > 1)}")
-        axis.text(at, 1.12 * at * limit["gbytes_per_second"], f"{limit['gbytes_per_second']:.0f} GB/s", ha="center", va="bottom",
-                  rotation=45, rotation_mode="anchor", transform_rotates_text=True, fontsize=8)
+        axis.text(0.85 * at, at * limit["gbytes_per_second"], f"{limit['gbytes_per_second']:.0f} GB/s", ha="right", va="bottom", fontsize=8)
         for row in rows:
             if row["threads"] != threads:
                 continue
