@@ -122,11 +122,11 @@ def thin(threads: int, repeats: int, bandwidth: float) -> Iterator[dict[str, Any
             x, out = rng.standard_normal((m, k), np.float32), np.empty((m, n), np.float32)
             packs = [nn.pack_dense(w) if m >= 8 else None for w in weights]
 
-            def ours(x: Any = x, out: Any = out, packs: Any = packs) -> None:
+            def ours(x: Any = x, out: Any = out, packs: Any = packs, weights: Any = weights) -> None:
                 for w, packed in zip(weights, packs, strict=True):
                     nn.dense(x, w, packed=packed, out=out, n_threads=threads)
 
-            def openblas(x: Any = x, out: Any = out) -> None:
+            def openblas(x: Any = x, out: Any = out, weights: Any = weights) -> None:
                 for w in weights:
                     np.matmul(x, w.T, out=out)
 

@@ -90,7 +90,8 @@ def test_keys_and_values_may_be_the_first_part_of_a_cache() -> None:
             q = rng.standard_normal((3, queries, 16), np.float32)
             part = [np.ascontiguousarray(a[:, :tokens]) for a in (keys, values)]
             want = kernels.attention(q, *part, scale=0.3)
-            assert np.array_equal(kernels.bound_attention(q, scale=0.3, out=np.empty_like(want))(keys[:, :tokens], values[:, :tokens]), want)
+            attend = kernels.bound_attention(q, scale=0.3, out=np.empty_like(want))
+            assert np.array_equal(attend(keys[:, :tokens], values[:, :tokens]), want)
     with pytest.raises(ValueError, match="out shares memory with v"):
         kernels.bound_attention(q, scale=0.3, out=values.reshape(-1)[-3 * 12 * 8 :].reshape(3, 12, 8))(keys[:, :39], values[:, :39])
 

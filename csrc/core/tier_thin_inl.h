@@ -3,7 +3,7 @@
 
 enum {
     LINE = 16, /* floats of a cache line */
-    AHEAD = 64 /* floats that are asked for ahead of their use */
+    AHEAD = 128 /* floats that are asked for ahead of their use */
 };
 
 /* acc[i] += LINE products, in order, of x row i and the SL_LANES rows at w; m is a constant where this is inlined. */

@@ -102,7 +102,8 @@ class Decoder:
             for call in self._calls:
                 call()
         self.place += 1
-        return self._values[self.net.output][0, 0]
+        logits: F32 = self._values[self.net.output][0, 0]
+        return logits
 
     def _plan(self, item: Checked, name: str, inputs: Sequence[str], activation: str, shape: tuple[int, ...]) -> None:
         """Make the array of a value and the call that fills it."""
