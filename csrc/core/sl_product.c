@@ -257,7 +257,7 @@ sl_product_run(const sl_product *p, int n_threads)
         return SL_OK;
     }
     if (sl_tiles_get() != NULL) {
-        return sl_split_product(p, NULL, SL_ACT_NONE, sl_tiles_get(), n_threads);
+        return sl_split_product(p, NULL, NULL, SL_ACT_NONE, sl_tiles_get(), n_threads);
     }
     n_threads = p->outer * p->inner * p->m * p->n < SERIAL_BELOW / p->k ? 1 : sl_threads(n_threads);
     make_cut(p, tier, n_threads, &t);

@@ -19,7 +19,7 @@ enum {
 
 typedef struct {
     const sl_product *p;
-    const float *packed;
+    const float *packed, *addend;
     sl_activation activation;
     const sl_tiles *tiles;
     const sl_tier *tier;
@@ -164,6 +164,8 @@ run_task(const job *d, ptrdiff_t task, float *work)
         for (ptrdiff_t j = from; j < to; j += SL_SPLIT_ROWS) {
             const sl_piece piece = {.column = 0, .length = sl_min(SL_SPLIT_ROWS, to - j), .offset = j};
             const sl_epilogue e = {.bias_col = p->bias != NULL ? p->bias + j : NULL,
+                                   .addend = d->addend != NULL ? d->addend + row0 * p->ldc : NULL,
+                                   .ld_addend = p->ldc,
                                    .first = k0 == 0,
                                    .last = k0 + depth == p->k,
                                    .activation = d->activation};
@@ -181,10 +183,11 @@ run_task(const job *d, ptrdiff_t task, float *work)
 }
 
 sl_status
-sl_split_product(const sl_product *p, const float *packed, sl_activation activation, const sl_tiles *tiles,
-                 int n_threads)
+sl_split_product(const sl_product *p, const float *packed, const float *addend, sl_activation activation,
+                 const sl_tiles *tiles, int n_threads)
 {
-    job d = {.p = p, .packed = packed, .activation = activation, .tiles = tiles, .tier = sl_tier_get()};
+    job d = {
+        .p = p, .packed = packed, .addend = addend, .activation = activation, .tiles = tiles, .tier = sl_tier_get()};
     float *buffers;
 
     n_threads = p->outer * p->inner * p->m * p->n < SERIAL_BELOW / p->k ? 1 : sl_threads(n_threads);

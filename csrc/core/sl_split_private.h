@@ -80,9 +80,9 @@ sl_split_mark(sl_pack_header *header)
     }
 }
 
-/* sl_product_run on tiles; packed: right panels of all of b, or NULL. */
-sl_status sl_split_product(const sl_product *p, const float *packed, sl_activation activation, const sl_tiles *tiles,
-                           int n_threads);
+/* sl_product_run on tiles; packed: right panels of all of b, or NULL; addend: laid out like c (of one matrix), added before the activation, or NULL. */
+sl_status sl_split_product(const sl_product *p, const float *packed, const float *addend, sl_activation activation,
+                           const sl_tiles *tiles, int n_threads);
 /* w (n, k) as right panels, sl_split_operand floats. */
 void sl_split_pack_right(const float *w, ptrdiff_t n, ptrdiff_t k, ptrdiff_t kblock, const sl_tiles *tiles,
                          float *packed);

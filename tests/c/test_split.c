@@ -296,6 +296,37 @@ layouts(const char *tier)
     }
 }
 
+/* What is added before the activation. */
+static void
+addends(const char *tier)
+{
+    product p = make_product(50, 45, 330, 7);
+    float *addend = sl_alloc(p.m * p.n, sizeof *addend), *y = sl_alloc(p.m * p.n, sizeof *y);
+    const sl_product q = {.outer = 1,
+                          .inner = 1,
+                          .m = p.m,
+                          .n = p.n,
+                          .k = p.k,
+                          .a = {.data = p.x, .ld = p.k, .along_k = 1},
+                          .b = {.data = p.w, .ld = p.k, .along_k = 1},
+                          .c = y,
+                          .ldc = p.n,
+                          .scale = 1.0F};
+    int wrong = 0;
+
+    run(&p, tier, 1);
+    check_fill(addend, p.m * p.n, 8);
+    CHECK(sl_split_product(&q, NULL, addend, SL_ACT_RELU, sl_tiles_get(), 2) == SL_OK);
+    for (ptrdiff_t i = 0; i < p.m * p.n; i++) {
+        const float sum = p.y[i] + addend[i];
+        wrong += !(fabsf(y[i] - (sum > 0.0F ? sum : 0.0F)) <= 1e-5F);
+    }
+    CHECK(wrong == 0);
+    sl_free(y);
+    sl_free(addend);
+    free_product(&p);
+}
+
 #ifdef SL_TESTING
 static void
 out_of_memory(const char *tier)
@@ -405,6 +436,7 @@ main(void)
         at_tier("amx-emulated", floats);
         independence("amx3-emulated");
         layouts("amx-emulated");
+        addends("amx-emulated");
     } else {
         printf("emulated tiles: skipped, %s\n", sl_tier_fault("amx-emulated"));
     }
