@@ -32,14 +32,13 @@ def test_segments_change_no_bit(seed: int) -> None:
     for dtype in ("float32", "float64"):
         points = x.astype(dtype)
         plain = net.gradient(points, target, wrt, params=True, dtype=dtype)
-        for number in (2, 3, 5, 100, "auto"):
-            for n_threads in (1, 3):
-                got = net.gradient(points, target, wrt, params=True, dtype=dtype, segments=number, n_threads=n_threads)
-                assert np.array_equal(got.value, plain.value)
-                assert all(np.array_equal(got[name], plain[name]) for name in wrt)
-                assert got.params.keys() == plain.params.keys()
-                assert all(np.array_equal(got.params[key], plain.params[key]) for key in plain.params)
-                assert 1 <= got.segments <= 100
+        for number, n_threads in ((2, 1), (3, 3), (5, 2), (100, 1), ("auto", 2)):
+            got = net.gradient(points, target, wrt, params=True, dtype=dtype, segments=number, n_threads=n_threads)
+            assert np.array_equal(got.value, plain.value)
+            assert all(np.array_equal(got[name], plain[name]) for name in wrt)
+            assert got.params.keys() == plain.params.keys()
+            assert all(np.array_equal(got.params[key], plain.params[key]) for key in plain.params)
+            assert 1 <= got.segments <= 100
 
 
 def chain(length: int) -> Network:

@@ -146,6 +146,10 @@ class Meter:
             self.held += memory.nbytes if holders == 1 else 0
         self.peak = max(self.peak, self.held)
 
+    def reach(self, more: int) -> None:
+        """For a time, so much more was held."""
+        self.peak = max(self.peak, self.held + more)
+
     def drop(self, *arrays: Array) -> None:
         """Somebody less holds these."""
         for array in arrays:
@@ -411,6 +415,7 @@ def run(
     values = forward.execute(0, len(forward.links), {INPUT: x}, records)
     values[INPUT] = x
     value = values[of]
+    meter.reach(forward.took)
     meter.add(*values.values())
     walk = Walk(route, apart, params, n_threads, meter, shapes, values, prepare=partial(_prepared, net))
     start = cotangent(target, value)
@@ -434,6 +439,7 @@ def _again(walk: Walk, forward: Forward, first: int, end: int) -> None:
     names = frozenset(link.name for link in forward.links[first:end]) & walk.route.keep - walk.values.keys()
     if names:
         found = forward.execute(first, end, walk.values, names)
+        walk.meter.reach(forward.took)
         walk.meter.add(*found.values())
         walk.values.update(found)
 

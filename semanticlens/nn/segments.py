@@ -49,6 +49,7 @@ class Forward(Protocol):
     """The calls of a forward run, and how some of them are run."""
 
     itemsize: int
+    took: int  # bytes of values that the last part held at a time, its records among them
 
     @property
     def links(self) -> Sequence[Link]:
@@ -65,6 +66,7 @@ class Single:
     """In float32, by the network's kernels."""
 
     itemsize = 4
+    took = 0
 
     def __init__(
         self, net: Network, graph: Sequence[Checked], records: frozenset[str], apart: frozenset[str], shape: tuple[int, ...], n_threads: int
@@ -95,7 +97,9 @@ class Single:
         outside = dict.fromkeys(name for item in graph for name in item.node.inputs if name not in inside)
         sources = {name: known[name].shape[1:] for name in outside}
         plan = self._compile(graph, records, self._tails | self._apart, sources)
-        return plan.execute([known[name] for name in outside], self._n_threads, Scratch(), share=True)
+        given = [known[name] for name in outside]
+        self.took = 4 * len(given[0]) * plan.peak
+        return plan.execute(given, self._n_threads, Scratch(), share=True)
 
     def working(self, batch: int) -> int:
         """See :class:`Forward`."""
@@ -117,6 +121,7 @@ class Double:
     """In float64, every node by the plain NumPy form of its operation."""
 
     itemsize = 8
+    took = 0  # not counted: for verification
 
     def __init__(self, net: Network, graph: Sequence[Checked], shape: tuple[int, ...]) -> None:
         shapes: dict[str, Any] = {INPUT: shape, **{item.node.name: item.shape for item in graph}}
