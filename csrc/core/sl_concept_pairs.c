@@ -25,6 +25,7 @@ typedef struct {
     const float *all;    /* (samples) */
     const float *value;  /* (n) non-zero entries, ascending */
     const int32_t *rows; /* (n) samples of the non-zero entries, ascending */
+    const uint64_t *set; /* the same, a bit for each sample */
     const double *below; /* below[t] = sum of the STEP t smallest */
     const int64_t *held; /* its cells, or NULL where it is too full (or too empty) for that to pay */
     ptrdiff_t n;
@@ -45,15 +46,24 @@ sum_below(const column *c, ptrdiff_t k)
     return sum;
 }
 
+static ptrdiff_t
+words_of(ptrdiff_t n)
+{
+    return (n + 63) / 64;
+}
+
 static void
-column_fill(column *c, const float *restrict all, ptrdiff_t n, int32_t *restrict rows, double *restrict below)
+column_fill(column *c, const float *restrict all, ptrdiff_t n, int32_t *restrict rows, uint64_t *restrict set,
+            double *restrict below)
 {
     ptrdiff_t found = 0;
     double sum = 0.0;
 
+    memset(set, 0, (size_t)words_of(n) * sizeof *set);
     for (ptrdiff_t i = 0; i < n && found < c->n; i++) {
         if (all[i] != 0.0f) {
             rows[found++] = (int32_t)i;
+            set[i / 64] |= UINT64_C(1) << (i % 64);
         }
     }
     for (ptrdiff_t k = 0; k < c->n; k++) {
@@ -67,6 +77,7 @@ column_fill(column *c, const float *restrict all, ptrdiff_t n, int32_t *restrict
     }
     c->all = all;
     c->rows = rows;
+    c->set = set;
     c->below = below;
     c->total = sum;
     c->inside = sl_spread_sorted(c->value, c->n);
@@ -176,14 +187,19 @@ typedef struct {
 
 /* Samples where neither column is zero, or `limit` if there are that many. */
 static ptrdiff_t
-find_both(const column *P, const column *Q, int32_t *both, ptrdiff_t limit)
+find_both(const column *P, const column *Q, ptrdiff_t n, int32_t *restrict both, ptrdiff_t limit)
 {
-    const column *few = P->n <= Q->n ? P : Q, *many = P->n <= Q->n ? Q : P;
+    const uint64_t *restrict p = P->set, *restrict q = Q->set;
+    const ptrdiff_t words = words_of(n);
     ptrdiff_t found = 0;
 
-    for (ptrdiff_t i = 0; i < few->n && found < limit; i++) {
-        both[found] = few->rows[i];
-        found += many->all[few->rows[i]] != 0.0f;
+    for (ptrdiff_t w = 0; w < words; w++) {
+        for (uint64_t bits = p[w] & q[w]; bits != 0; bits &= bits - 1) {
+            if (found == limit) {
+                return limit;
+            }
+            both[found++] = (int32_t)(64 * w + __builtin_ctzll(bits));
+        }
     }
     return found;
 }
@@ -218,7 +234,7 @@ spreads_by_cells(const column *P, const column *Q, ptrdiff_t n, const workspace 
                  ptrdiff_t t)
 {
     const sl_spread_column own = {P->value, P->n, P->held}, other = {Q->value, Q->n, Q->held};
-    const ptrdiff_t n_both = find_both(P, Q, w->both, n);
+    const ptrdiff_t n_both = find_both(P, Q, n, w->both, n);
 
     for (ptrdiff_t i = 0; i < n_both; i++) {
         w->p[i] = P->all[w->both[i]];
@@ -245,7 +261,7 @@ spreads_by_values(const column *P, const column *Q, ptrdiff_t n, const workspace
 static double
 distance_of(const column *P, const column *Q, ptrdiff_t n, const workspace *w, const sl_spread *spread, ptrdiff_t t)
 {
-    const ptrdiff_t limit = most_both(P->n + Q->n), n_both = find_both(P, Q, w->both, limit);
+    const ptrdiff_t limit = most_both(P->n + Q->n), n_both = find_both(P, Q, n, w->both, limit);
     double spreads;
 
     if (n_both < limit) {
@@ -264,6 +280,7 @@ distance_of(const column *P, const column *Q, ptrdiff_t n, const workspace *w, c
 typedef struct {
     column *columns;
     int32_t *rows;
+    uint64_t *set;
     double *below;
     int64_t *held;
 } side;
@@ -273,6 +290,7 @@ side_free(side *s)
 {
     sl_free(s->held);
     sl_free(s->below);
+    sl_free(s->set);
     sl_free(s->rows);
     sl_free(s->columns);
 }
@@ -324,8 +342,9 @@ side_make(side *s, const sl_concepts *x, ptrdiff_t begin, ptrdiff_t end, ptrdiff
     }
     s->held = sl_alloc(cells, sizeof *s->held);
     s->rows = sl_alloc(entries, sizeof *s->rows);
+    s->set = sl_alloc(K * words_of(n), sizeof *s->set);
     s->below = sl_alloc(steps, sizeof *s->below);
-    if (s->rows == NULL || s->below == NULL || s->held == NULL) {
+    if (s->rows == NULL || s->set == NULL || s->below == NULL || s->held == NULL) {
         return SL_ERR_NOMEM;
     }
     entries = steps = cells = 0;
@@ -343,7 +362,8 @@ side_make(side *s, const sl_concepts *x, ptrdiff_t begin, ptrdiff_t end, ptrdiff
         if (c->held != NULL) {
             sl_spread_count(c->value, c->n, s->held + (c->held - s->held));
         }
-        column_fill(c, x->values + (begin + k) * n, n, s->rows + (c->rows - s->rows), s->below + (c->below - s->below));
+        column_fill(c, x->values + (begin + k) * n, n, s->rows + (c->rows - s->rows), s->set + k * words_of(n),
+                    s->below + (c->below - s->below));
     }
     return SL_OK;
 }
@@ -393,7 +413,7 @@ sl_status
 sl_concept_distances_f32(const sl_concepts *p, const sl_concepts *q, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end,
                          double *restrict distance, double *restrict lone, int n_threads)
 {
-    side P = {NULL, NULL, NULL, NULL}, Q = {NULL, NULL, NULL, NULL};
+    side P = {NULL, NULL, NULL, NULL, NULL}, Q = {NULL, NULL, NULL, NULL, NULL};
     workspaces all = {NULL, NULL, NULL, NULL, 0};
     sl_status status = SL_ERR_NOMEM;
     const int threads = sl_threads(n_threads < 1 ? 1 : n_threads);
