@@ -123,3 +123,25 @@ def test_assignment_is_optimal(shape):
 def test_assignment_refuses_nan():
     with pytest.raises(ValueError, match="finite"):
         assign([[np.nan]])
+
+
+@pytest.mark.parametrize("kind", ["skewed", "even", "few levels", "equal columns"])
+@pytest.mark.parametrize("share", [0.08, 0.3])
+def test_mostly_zero_columns_agree_with_sorting(share, kind):
+    """Columns that are zero in most rows go by what their cells hold; crowded cells, ties and equal columns included."""
+    rng = np.random.default_rng(8)
+    n = 7001
+
+    def columns(k):
+        x = rng.random((n, k)) ** (8 if kind == "skewed" else 1)
+        x = np.ceil(x * 5) / 5 if kind == "few levels" else x
+        return np.where(rng.random((n, k)) < share, x / k, 0).astype(np.float32)
+
+    P = columns(3)
+    Q = P[:, ::-1].copy() if kind == "equal columns" else columns(4)
+    c = concept_distances(P, Q)
+    np.testing.assert_allclose(c.distance, twin.concept_distances_by_sorting(P.T, Q.T), atol=1e-8)
+    for threads in (2, 3, 8):
+        assert np.array_equal(c.distance, concept_distances(P, Q, n_threads=threads).distance)
+    if kind == "equal columns":
+        assert np.all(np.abs(c.distance[[0, 1, 2], [2, 1, 0]]) < 1e-9)

@@ -25,7 +25,9 @@ typedef struct {
     const float *all;    /* (samples) */
     const float *value;  /* (n) non-zero entries, ascending */
     const int32_t *rows; /* (n) samples of the non-zero entries, ascending */
+    const uint64_t *set; /* the same, a bit for each sample */
     const double *below; /* below[t] = sum of the STEP t smallest */
+    const int64_t *held; /* its cells, or NULL where it is too full (or too empty) for that to pay */
     ptrdiff_t n;
     double total;  /* sum of all entries */
     double spread; /* S(column), zeros included */
@@ -44,15 +46,24 @@ sum_below(const column *c, ptrdiff_t k)
     return sum;
 }
 
+static ptrdiff_t
+words_of(ptrdiff_t n)
+{
+    return (n + 63) / 64;
+}
+
 static void
-column_fill(column *c, const float *restrict all, ptrdiff_t n, int32_t *restrict rows, double *restrict below)
+column_fill(column *c, const float *restrict all, ptrdiff_t n, int32_t *restrict rows, uint64_t *restrict set,
+            double *restrict below)
 {
     ptrdiff_t found = 0;
     double sum = 0.0;
 
+    memset(set, 0, (size_t)words_of(n) * sizeof *set);
     for (ptrdiff_t i = 0; i < n && found < c->n; i++) {
         if (all[i] != 0.0f) {
             rows[found++] = (int32_t)i;
+            set[i / 64] |= UINT64_C(1) << (i % 64);
         }
     }
     for (ptrdiff_t k = 0; k < c->n; k++) {
@@ -66,6 +77,7 @@ column_fill(column *c, const float *restrict all, ptrdiff_t n, int32_t *restrict
     }
     c->all = all;
     c->rows = rows;
+    c->set = set;
     c->below = below;
     c->total = sum;
     c->inside = sl_spread_sorted(c->value, c->n);
@@ -175,14 +187,19 @@ typedef struct {
 
 /* Samples where neither column is zero, or `limit` if there are that many. */
 static ptrdiff_t
-find_both(const column *P, const column *Q, int32_t *both, ptrdiff_t limit)
+find_both(const column *P, const column *Q, ptrdiff_t n, int32_t *restrict both, ptrdiff_t limit)
 {
-    const column *few = P->n <= Q->n ? P : Q, *many = P->n <= Q->n ? Q : P;
+    const uint64_t *restrict p = P->set, *restrict q = Q->set;
+    const ptrdiff_t words = words_of(n);
     ptrdiff_t found = 0;
 
-    for (ptrdiff_t i = 0; i < few->n && found < limit; i++) {
-        both[found] = few->rows[i];
-        found += many->all[few->rows[i]] != 0.0f;
+    for (ptrdiff_t w = 0; w < words; w++) {
+        for (uint64_t bits = p[w] & q[w]; bits != 0; bits &= bits - 1) {
+            if (found == limit) {
+                return limit;
+            }
+            both[found++] = (int32_t)(64 * w + __builtin_ctzll(bits));
+        }
     }
     return found;
 }
@@ -211,24 +228,51 @@ gather(const column *P, const column *Q, float *restrict p, float *restrict q)
     return m;
 }
 
+/* S(p + q) + S(p - q) from the cells of both columns; NaN where that cannot be. */
+static double
+spreads_by_cells(const column *P, const column *Q, ptrdiff_t n, const workspace *w, const sl_spread *spread,
+                 ptrdiff_t t)
+{
+    const sl_spread_column own = {P->value, P->n, P->held}, other = {Q->value, Q->n, Q->held};
+    const ptrdiff_t n_both = find_both(P, Q, n, w->both, n);
+
+    for (ptrdiff_t i = 0; i < n_both; i++) {
+        w->p[i] = P->all[w->both[i]];
+        w->q[i] = Q->all[w->both[i]];
+    }
+    const double sum = sl_spread_of_columns(spread, t, &own, &other, w->p, w->q, n_both, n, 1);
+    return isnan(sum) ? sum : sum + sl_spread_of_columns(spread, t, &own, &other, w->p, w->q, n_both, n, -1);
+}
+
+/* S(p + q) + S(p - q) from the values. */
+static double
+spreads_by_values(const column *P, const column *Q, ptrdiff_t n, const workspace *w, const sl_spread *spread,
+                  ptrdiff_t t)
+{
+    const float most_p = P->value[P->n - 1], most_q = Q->value[Q->n - 1];
+    const int some = P->n + Q->n < n; /* gathering pays */
+    const float *p = some ? w->p : P->all, *q = some ? w->q : Q->all;
+    const ptrdiff_t m = some ? gather(P, Q, w->p, w->q) : n;
+
+    return sl_spread_values(spread, t, p, q, m, n - m, 1, 0.0f, most_p + most_q) +
+           sl_spread_values(spread, t, p, q, m, n - m, -1, most_q, most_p);
+}
+
 static double
 distance_of(const column *P, const column *Q, ptrdiff_t n, const workspace *w, const sl_spread *spread, ptrdiff_t t)
 {
-    const ptrdiff_t limit = most_both(P->n + Q->n), n_both = find_both(P, Q, w->both, limit);
-    double sum = -P->spread - Q->spread;
+    const ptrdiff_t limit = most_both(P->n + Q->n), n_both = find_both(P, Q, n, w->both, limit);
+    double spreads;
 
     if (n_both < limit) {
         const double cross = cross_sum(P, Q);
-        sum += spread_sparse(P, Q, w->both, n_both, n, 1, cross, w->atoms) +
-               spread_sparse(P, Q, w->both, n_both, n, -1, cross, w->atoms);
+        spreads = spread_sparse(P, Q, w->both, n_both, n, 1, cross, w->atoms) +
+                  spread_sparse(P, Q, w->both, n_both, n, -1, cross, w->atoms);
     } else {
-        const float most_p = P->value[P->n - 1], most_q = Q->value[Q->n - 1];
-        const int some = P->n + Q->n < n; /* gathering pays */
-        const float *p = some ? w->p : P->all, *q = some ? w->q : Q->all;
-        const ptrdiff_t m = some ? gather(P, Q, w->p, w->q) : n;
-        sum += sl_spread_values(spread, t, p, q, m, n - m, 1, 0.0f, most_p + most_q) +
-               sl_spread_values(spread, t, p, q, m, n - m, -1, most_q, most_p);
+        spreads = P->held != NULL && Q->held != NULL ? spreads_by_cells(P, Q, n, w, spread, t) : (double)NAN;
+        spreads = isnan(spreads) ? spreads_by_values(P, Q, n, w, spread, t) : spreads;
     }
+    const double sum = spreads - P->spread - Q->spread;
     return sum > 0.0 ? sum / ((double)n * (double)(n - 1)) : 0.0; /* rounding alone can make it negative */
 }
 
@@ -236,13 +280,17 @@ distance_of(const column *P, const column *Q, ptrdiff_t n, const workspace *w, c
 typedef struct {
     column *columns;
     int32_t *rows;
+    uint64_t *set;
     double *below;
+    int64_t *held;
 } side;
 
 static void
 side_free(side *s)
 {
+    sl_free(s->held);
     sl_free(s->below);
+    sl_free(s->set);
     sl_free(s->rows);
     sl_free(s->columns);
 }
@@ -263,11 +311,18 @@ zeros_of(const float *sorted, ptrdiff_t n)
     return low;
 }
 
+/* Whether a column of n non-zero entries is worth cells of its own. */
+static int
+by_cells(ptrdiff_t n, ptrdiff_t samples)
+{
+    return n >= 400 && n < samples / 2;
+}
+
 static sl_status
 side_make(side *s, const sl_concepts *x, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t n, int threads)
 {
     const ptrdiff_t K = end - begin;
-    ptrdiff_t entries = 0, steps = 0;
+    ptrdiff_t entries = 0, steps = 0, cells = 0;
 
     s->columns = sl_alloc(K, sizeof *s->columns);
     if (s->columns == NULL) {
@@ -283,23 +338,32 @@ side_make(side *s, const sl_concepts *x, ptrdiff_t begin, ptrdiff_t end, ptrdiff
         s->columns[k].n = n - zeros;
         entries += n - zeros;
         steps += (n - zeros) / STEP + 1;
+        cells += by_cells(n - zeros, n) ? SL_SPREAD_CELLS : 0;
     }
+    s->held = sl_alloc(cells, sizeof *s->held);
     s->rows = sl_alloc(entries, sizeof *s->rows);
+    s->set = sl_alloc(K * words_of(n), sizeof *s->set);
     s->below = sl_alloc(steps, sizeof *s->below);
-    if (s->rows == NULL || s->below == NULL) {
+    if (s->rows == NULL || s->set == NULL || s->below == NULL || s->held == NULL) {
         return SL_ERR_NOMEM;
     }
-    entries = steps = 0;
+    entries = steps = cells = 0;
     for (ptrdiff_t k = 0; k < K; k++) { /* where each column's parts begin */
         s->columns[k].rows = s->rows + entries;
         s->columns[k].below = s->below + steps;
+        s->columns[k].held = by_cells(s->columns[k].n, n) ? s->held + cells : NULL;
         entries += s->columns[k].n;
         steps += s->columns[k].n / STEP + 1;
+        cells += s->columns[k].held != NULL ? SL_SPREAD_CELLS : 0;
     }
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic, 1)
     for (ptrdiff_t k = 0; k < K; k++) {
         column *c = &s->columns[k];
-        column_fill(c, x->values + (begin + k) * n, n, s->rows + (c->rows - s->rows), s->below + (c->below - s->below));
+        if (c->held != NULL) {
+            sl_spread_count(c->value, c->n, s->held + (c->held - s->held));
+        }
+        column_fill(c, x->values + (begin + k) * n, n, s->rows + (c->rows - s->rows), s->set + k * words_of(n),
+                    s->below + (c->below - s->below));
     }
     return SL_OK;
 }
@@ -325,12 +389,12 @@ workspaces_free(workspaces *all)
 static sl_status
 workspaces_make(workspaces *all, ptrdiff_t n, int threads)
 {
-    const ptrdiff_t both = most_both(2 * n) * threads;
+    const ptrdiff_t both = (n / 2 + most_both(2 * n)) * threads, atoms = 4 * most_both(2 * n) * threads;
 
     all->n = n;
     all->floats = sl_alloc(2 * n * threads, sizeof *all->floats);
     all->both = sl_alloc(both, sizeof *all->both);
-    all->atoms = sl_alloc(4 * both, sizeof *all->atoms);
+    all->atoms = sl_alloc(atoms, sizeof *all->atoms);
     return all->floats == NULL || all->both == NULL || all->atoms == NULL ? SL_ERR_NOMEM
                                                                           : sl_spread_new(n, threads, &all->spread);
 }
@@ -338,9 +402,9 @@ workspaces_make(workspaces *all, ptrdiff_t n, int threads)
 static double
 distance_here(const column *P, const column *Q, const workspaces *all)
 {
-    const ptrdiff_t t = sl_thread_index(), n = all->n, both = most_both(2 * n);
+    const ptrdiff_t t = sl_thread_index(), n = all->n, few = most_both(2 * n), both = n / 2 + few;
     const workspace w = {all->floats + 2 * n * t, all->floats + 2 * n * t + n, all->both + both * t,
-                         all->atoms + 4 * both * t};
+                         all->atoms + 4 * few * t};
 
     return distance_of(P, Q, n, &w, all->spread, t);
 }
@@ -349,7 +413,7 @@ sl_status
 sl_concept_distances_f32(const sl_concepts *p, const sl_concepts *q, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end,
                          double *restrict distance, double *restrict lone, int n_threads)
 {
-    side P = {NULL, NULL, NULL}, Q = {NULL, NULL, NULL};
+    side P = {NULL, NULL, NULL, NULL, NULL}, Q = {NULL, NULL, NULL, NULL, NULL};
     workspaces all = {NULL, NULL, NULL, NULL, 0};
     sl_status status = SL_ERR_NOMEM;
     const int threads = sl_threads(n_threads < 1 ? 1 : n_threads);

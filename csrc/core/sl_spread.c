@@ -5,11 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sl_cells_private.h"
 #include "sl_tier.h"
 
 enum { CELLS = 2 * (SL_CELL_OCTAVES << SL_CELL_FINEST) + 1 };
-enum { SMALL = 24, MAX_BUCKETS = 8192, MAX_DEPTH = 8, FEW = 800, SUM_BITS = 40 };
+enum { SMALL = 24, MAX_BUCKETS = 8192, MAX_DEPTH = 8, FEW = 800, SUM_BITS = 40, MOST_CROWDED = 4096 };
 
 static int
 by_value(const void *x, const void *y)
@@ -112,8 +111,8 @@ typedef struct {
 
 /* cells: how many numbers a cell holds, shifted by SUM_BITS, plus the sum of the fractions' trailing bits. */
 struct sl_spread {
-    float *v, *spare; /* (n) each */
-    uint16_t *slot;
+    float *v, *spare; /* (2 n) each */
+    uint16_t *slot;   /* (2 n) */
     int32_t *starts, *cell;
     int64_t *cells;
     crowd *crowds;
@@ -240,6 +239,162 @@ sl_spread_values(const sl_spread *all, ptrdiff_t t, const float *p, const float 
     return (double)zeros * magnitude + (m > 0 ? spread_any(w->v, w->spare, w->slot, w->starts, m, 0) : 0.0);
 }
 
+/* What a number above 0 adds to the packed cell that it is in; *up: which, counted from 1. */
+static int64_t
+share_of(float value, ptrdiff_t *up)
+{
+    const float shifted = value + SL_CELL_SHIFT;
+    int32_t bits;
+
+    memcpy(&bits, &shifted, sizeof bits);
+    *up = (bits >> (23 - SL_SPREAD_FINE)) - (sl_cell_lowest(SL_SPREAD_FINE) - 1);
+    return (INT64_C(1) << SUM_BITS) + (bits & ((1 << (23 - SL_SPREAD_FINE)) - 1));
+}
+
+void
+sl_spread_count(const float *value, ptrdiff_t n, int64_t *held)
+{
+    memset(held, 0, SL_SPREAD_CELLS * sizeof *held);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        ptrdiff_t up;
+        const int64_t share = share_of(value[i], &up);
+        held[up - 1] += share;
+    }
+}
+
+/* First of the ascending numbers that lies in cell `up` or beyond. */
+static ptrdiff_t
+first_in(const sl_spread_column *c, ptrdiff_t up)
+{
+    ptrdiff_t low = 0, high = c->n;
+
+    while (low < high) {
+        const ptrdiff_t middle = low + (high - low) / 2;
+        ptrdiff_t here;
+        share_of(c->value[middle], &here);
+        if (here < up) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/* Appends the column's numbers in cell `up`; returns how many. */
+static ptrdiff_t
+append(const sl_spread_column *c, ptrdiff_t up, float *to)
+{
+    const ptrdiff_t begin = first_in(c, up), count = (ptrdiff_t)(c->held[up - 1] >> SUM_BITS);
+
+    memcpy(to, c->value + begin, (size_t)count * sizeof *to);
+    return count;
+}
+
+/* Takes one number out of the crowd in its cell, if that is one. */
+static void
+take_out(const sl_spread *w, ptrdiff_t cell, float value)
+{
+    if (w->cells[cell] > 0) {
+        crowd *some = &w->crowds[w->cells[cell] - 1];
+        float *numbers = w->spare + some->first;
+        for (int32_t i = 0; i < some->count; i++) {
+            if (numbers[i] == value) {
+                numbers[i] = numbers[--some->count];
+                return;
+            }
+        }
+    }
+}
+
+/* S inside the crowded cells: the columns' numbers there, without those of the m samples, and with their sums. */
+static double
+spread_crowds(const sl_spread *w, ptrdiff_t crowds, const sl_spread_column *P, const sl_spread_column *Q,
+              const float *p, const float *q, ptrdiff_t m, int sign)
+{
+    const ptrdiff_t zero = sl_cell_zero(SL_SPREAD_FINE);
+    ptrdiff_t place = 0;
+    double sum = 0.0;
+
+    for (ptrdiff_t c = 0; c < crowds; c++) {
+        crowd *some = &w->crowds[c];
+        const ptrdiff_t up = some->cell > zero ? some->cell - zero : zero - some->cell;
+        float *to = w->spare + place;
+        ptrdiff_t held = 0;
+        if (some->cell > zero) {
+            held += append(P, up, to);
+        }
+        if ((some->cell > zero) == (sign > 0)) {
+            held += append(Q, up, to + held);
+        }
+        w->cells[some->cell] = c + 1;
+        some->first = place;
+        place += held + some->count; /* no more can come than there will be */
+        some->count = (int32_t)held;
+    }
+    for (ptrdiff_t i = 0; i < m; i++) {
+        ptrdiff_t up, other;
+        share_of(p[i], &up);
+        share_of(q[i], &other);
+        take_out(w, zero + up, p[i]);
+        take_out(w, zero + sign * other, q[i]);
+    }
+    for (ptrdiff_t i = 0; i < m; i++) {
+        if (w->cells[w->cell[i]] > 0) {
+            crowd *some = &w->crowds[w->cells[w->cell[i]] - 1];
+            w->spare[some->first + some->count++] = fabsf(p[i] + (float)sign * q[i]);
+        }
+    }
+    for (ptrdiff_t c = 0; c < crowds; c++) {
+        const crowd *some = &w->crowds[c];
+        sum += spread_any(w->spare + some->first, w->v + some->first, w->slot + some->first, w->starts, some->count, 0);
+        w->cells[some->cell] = 0;
+    }
+    return sum;
+}
+
+double
+sl_spread_of_columns(const sl_spread *all, ptrdiff_t t, const sl_spread_column *P, const sl_spread_column *Q,
+                     const float *p, const float *q, ptrdiff_t m, ptrdiff_t samples, int sign)
+{
+    const sl_spread *w = all + t;
+    const float most_p = P->value[P->n - 1], most_q = Q->value[Q->n - 1];
+    const ptrdiff_t zero = sl_cell_zero(SL_SPREAD_FINE), zeros = samples - (P->n + Q->n - m);
+    const ptrdiff_t above = cells_below(sign > 0 ? most_p + most_q : most_p, SL_SPREAD_FINE);
+    const ptrdiff_t below = sign > 0 ? 0 : cells_below(most_q, SL_SPREAD_FINE);
+    const int64_t one = INT64_C(1) << SUM_BITS, trailing = (1 << (23 - SL_SPREAD_FINE)) - 1;
+    int64_t *restrict up_cells = w->cells + zero + 1, *restrict down_cells = w->cells + zero - 1;
+    walk k = {.fine = SL_SPREAD_FINE, .total = samples, .crowding = 3e-8 * (double)samples};
+
+    for (ptrdiff_t c = 0; c < above; c++) {
+        up_cells[c] = P->held[c] + (sign > 0 ? Q->held[c] : 0);
+    }
+    for (ptrdiff_t c = 0; c < below; c++) {
+        down_cells[-c] = Q->held[c];
+    }
+    sl_tier_get()->cells_find(p, q, (float)sign, SL_SPREAD_FINE, m, w->v, w->cell);
+    for (ptrdiff_t i = 0; i < m; i++) {
+        ptrdiff_t up, other;
+        int32_t bits;
+        const int64_t share = share_of(p[i], &up), other_share = share_of(q[i], &other);
+        memcpy(&bits, w->v + i, sizeof bits);
+        w->cells[zero + up] -= share;
+        w->cells[zero + sign * other] -= other_share;
+        w->cells[w->cell[i]] += one + (bits & trailing);
+    }
+    visit_side(w, &k, -1, below);
+    k.below += (w->cells[zero] >> SUM_BITS) + zeros;
+    w->cells[zero] = 0;
+    visit_side(w, &k, 1, above);
+    if (k.crowded > MOST_CROWDED) {
+        for (ptrdiff_t c = 0; c < k.crowds; c++) {
+            w->cells[w->crowds[c].cell] = 0;
+        }
+        return (double)NAN;
+    }
+    return k.sum + (k.crowds > 0 ? spread_crowds(w, k.crowds, P, Q, p, q, m, sign) : 0.0);
+}
+
 void
 sl_spread_free(sl_spread *all)
 {
@@ -264,8 +419,8 @@ sl_spread_new(ptrdiff_t n, int threads, sl_spread **out)
         return SL_ERR_NOMEM;
     }
     *all = (sl_spread){
-        .v = sl_alloc(2 * n * threads, sizeof *all->v),
-        .slot = sl_alloc(n * threads, sizeof *all->slot),
+        .v = sl_alloc(4 * n * threads, sizeof *all->v),
+        .slot = sl_alloc(2 * n * threads, sizeof *all->slot),
         .starts = sl_alloc(ints * threads, sizeof *all->starts),
         .cells = sl_alloc(CELLS * (ptrdiff_t)threads, sizeof *all->cells),
         .crowds = sl_alloc(CELLS * (ptrdiff_t)threads, sizeof *all->crowds),
@@ -277,9 +432,9 @@ sl_spread_new(ptrdiff_t n, int threads, sl_spread **out)
     memset(all->cells, 0, (size_t)(CELLS * (ptrdiff_t)threads) * sizeof *all->cells);
     for (ptrdiff_t t = threads - 1; t >= 0; t--) {
         all[t] = (sl_spread){
-            .v = all->v + 2 * n * t,
-            .spare = all->v + 2 * n * t + n,
-            .slot = all->slot + n * t,
+            .v = all->v + 4 * n * t,
+            .spare = all->v + 4 * n * t + 2 * n,
+            .slot = all->slot + 2 * n * t,
             .starts = all->starts + ints * t,
             .cell = all->starts + ints * t + starts,
             .cells = all->cells + CELLS * t,
