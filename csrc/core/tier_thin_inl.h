@@ -2,7 +2,7 @@
  * tier_gemm_inl.h, bit for bit. */
 
 enum {
-    LINE = 16, /* floats of a cache line */
+    LINE = 16,  /* floats of a cache line */
     AHEAD = 128 /* floats that are asked for ahead of their use */
 };
 
