@@ -238,7 +238,8 @@ run_split(const job *d, ptrdiff_t m, int n_threads)
                           .bias = d->bias,
                           .scale = 1.0F};
 
-    return m > 0 && d->n > 0 ? sl_split_product(&p, d->packed, NULL, d->activation, sl_tiles_get(), n_threads) : SL_OK;
+    return m > 0 && d->n > 0 ? sl_split_product(&p, d->packed, d->addend, d->activation, sl_tiles_get(), n_threads)
+                             : SL_OK;
 }
 
 sl_status

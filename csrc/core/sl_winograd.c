@@ -17,8 +17,7 @@ enum {
     DEPTH = 128,           /* channels of a block of the sums */
     ROWS = 72,             /* outputs of a task at most: 16 x 72 x 64 products = 300 kB */
     CHUNK = 16,            /* channels of a task of the first kind */
-    VALUES = 1 << 18,      /* floats of transformed values of a round */
-    VALUES_EACH = 1 << 18, /* the same per thread, where that is more */
+    VALUES = 1 << 18,      /* floats of transformed values of a round, per thread */
     SERIAL_BELOW = 1 << 20 /* fewer multiply-adds than this are not worth a second thread */
 };
 
@@ -256,7 +255,7 @@ static void
 make_job(const sl_conv_plan *p, const sl_conv_args *args, int n_threads, job *d)
 {
     const sl_tier *tier = sl_tier_get();
-    const ptrdiff_t lanes = tier->lanes, nr = tier->nr, budget = VALUES_EACH * (ptrdiff_t)n_threads;
+    const ptrdiff_t lanes = tier->lanes, nr = tier->nr, budget = VALUES * (ptrdiff_t)n_threads;
     ptrdiff_t splits, panels, segments, pictures;
 
     *d = (job){.plan = p, .args = args, .tier = tier, .kblock = kblock_of(p)};
@@ -271,7 +270,7 @@ make_job(const sl_conv_plan *p, const sl_conv_args *args, int n_threads, job *d)
         p->s.channels * nr + 16; /* not a power of two: the points' panels fall into different sets of the cache */
     d->panel = POINTS * d->point;
     d->slot = panels * d->panel;
-    d->slots = sl_min(d->blocks, most(1, most(budget, VALUES) / d->slot));
+    d->slots = sl_min(d->blocks, most(1, budget / d->slot));
     splits = sl_ceil_div(p->out_g, ROWS);
     while (splits < sl_ceil_div(p->out_g, 2 * tier->mr) && d->slots * p->s.groups * splits < 3 * (ptrdiff_t)n_threads &&
            n_threads > 1) {

@@ -128,7 +128,7 @@ static void
 run(const product *p, const char *tier, int n_threads)
 {
     CHECK(sl_tier_select(tier) == SL_OK);
-    CHECK(sl_dense_f32(p->x, p->m, p->k, p->w, p->n, NULL, NULL, SL_ACT_NONE, p->y, n_threads) == SL_OK);
+    CHECK(sl_dense_f32(p->x, p->m, p->k, p->w, p->n, NULL, NULL, NULL, SL_ACT_NONE, p->y, n_threads) == SL_OK);
 }
 
 /* Root mean square of the error, relative to the sum of magnitudes. */
@@ -184,18 +184,19 @@ independence(const char *tier)
 
     run(&p, tier, 1);
     for (int i = 0; i < 3; i++) {
-        CHECK(sl_dense_f32(p.x, p.m, p.k, p.w, p.n, NULL, NULL, SL_ACT_NONE, again, threads[i]) == SL_OK);
+        CHECK(sl_dense_f32(p.x, p.m, p.k, p.w, p.n, NULL, NULL, NULL, SL_ACT_NONE, again, threads[i]) == SL_OK);
         CHECK_SAME(p.y, again, (size_t)(p.m * p.n) * sizeof *again);
     }
     CHECK(sl_dense_packed_size(p.n, p.k, &size) == SL_OK);
     packed = sl_alloc(size, sizeof *packed);
     CHECK(sl_dense_pack_f32(p.w, p.n, p.k, packed) == SL_OK);
     CHECK(sl_dense_packed_check(p.n, p.k, packed, size) == SL_OK);
-    CHECK(sl_dense_f32(p.x, p.m, p.k, p.w, p.n, packed, NULL, SL_ACT_NONE, again, 2) == SL_OK);
+    CHECK(sl_dense_f32(p.x, p.m, p.k, p.w, p.n, packed, NULL, NULL, SL_ACT_NONE, again, 2) == SL_OK);
     CHECK_SAME(p.y, again, (size_t)(p.m * p.n) * sizeof *again);
     for (ptrdiff_t i = 0; i < p.m; i += 7) {
         for (ptrdiff_t j = 0; j < p.n; j += 5) {
-            CHECK(sl_dense_f32(p.x + i * p.k, 1, p.k, p.w + j * p.k, 1, NULL, NULL, SL_ACT_NONE, &one, 1) == SL_OK);
+            CHECK(sl_dense_f32(p.x + i * p.k, 1, p.k, p.w + j * p.k, 1, NULL, NULL, NULL, SL_ACT_NONE, &one, 1) ==
+                  SL_OK);
             differ += memcmp(&one, p.y + i * p.n + j, sizeof one) != 0;
         }
     }
@@ -322,6 +323,8 @@ addends(const char *tier)
         wrong += !(fabsf(y[i] - (sum > 0.0F ? sum : 0.0F)) <= 1e-5F);
     }
     CHECK(wrong == 0);
+    CHECK(sl_dense_f32(p.x, p.m, p.k, p.w, p.n, NULL, NULL, addend, SL_ACT_RELU, p.y, 2) == SL_OK);
+    CHECK_SAME(p.y, y, (size_t)(p.m * p.n) * sizeof *y);
     sl_free(y);
     sl_free(addend);
     free_product(&p);
@@ -335,7 +338,7 @@ out_of_memory(const char *tier)
 
     CHECK(sl_tier_select(tier) == SL_OK);
     sl_alloc_fail_after(1);
-    CHECK(sl_dense_f32(p.x, p.m, p.k, p.w, p.n, NULL, NULL, SL_ACT_NONE, p.y, 1) == SL_ERR_NOMEM);
+    CHECK(sl_dense_f32(p.x, p.m, p.k, p.w, p.n, NULL, NULL, NULL, SL_ACT_NONE, p.y, 1) == SL_ERR_NOMEM);
     sl_alloc_fail_after(-1);
     free_product(&p);
 }

@@ -20,8 +20,8 @@
  * zero but neither w nor x is, the result is of the size of a rounding error.  Bit-identical for every n_threads, and for every batch a picture is
  * part of.
  *
- * Memory: the packed weights take 16 / 9 of w; a call allocates at most 4 MB (1 MB per thread from the fifth thread on; more only where one block of 64
- * tiles needs it: 4 kB per channel) for transformed values, and per thread 0.4 MB. */
+ * Memory: the packed weights take 16 / 9 of w; a call allocates per thread 1 MB for transformed values (more only where one block of 64 tiles needs it:
+ * 4 kB per channel) and 0.4 MB. */
 #ifndef SL_WINOGRAD_H
 #define SL_WINOGRAD_H
 

@@ -20,7 +20,7 @@ from semanticlens._kernels import transformer
 from semanticlens.nn.graph import INPUT, Checked, check_graph
 from semanticlens.nn.network import Network
 from semanticlens.nn.ops import Call
-from semanticlens.nn.ops.tokens import rotate, score_scale, whole_numbers
+from semanticlens.nn.ops.tokens import rotary_speeds, rotate, score_scale, whole_numbers
 from semanticlens.nn.plan import _merge
 
 __all__ = ["Decoder"]
@@ -183,18 +183,17 @@ def _norm(centred: bool) -> Callable[..., Callable[[], Any]]:
 
 
 def _rotary(decoder: Decoder, item: Checked, call: Call, xs: list[F32], out: F32) -> Callable[[], Any]:
-    base, interleaved, start = call.attrs["base"], call.attrs["interleaved"], call.attrs["offset"]
-    if not interleaved:
-        return lambda: np.copyto(out, rotate(xs[0], base, interleaved, start + decoder.place))
-    half = xs[0].shape[-1] // 2
-    speed = base ** (-np.arange(half) / half)
+    attrs, start, magnitude = call.attrs, call.attrs["offset"], call.attrs["magnitude"]
+    if not attrs["interleaved"]:
+        return lambda: np.copyto(out, rotate(xs[0], {**attrs, "offset": start + decoder.place}))
+    speeds = rotary_speeds(attrs, xs[0].shape[-1] // 2)
     x, y = xs[0].view(np.complex64), out.view(np.complex64)
     turns: list[NDArray[Any]] = []
 
     def turn() -> None:
         place = start + decoder.place
         while len(turns) <= place:
-            turns.append(np.exp(1j * (len(turns) * speed)).astype(np.complex64))
+            turns.append((magnitude * np.exp(1j * (len(turns) * speeds))).astype(np.complex64))
         np.multiply(x, turns[place], out=y)
 
     return turn

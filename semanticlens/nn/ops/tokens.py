@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semanticlens._errors import DataError
 from semanticlens._kernels import contract, transformer
@@ -107,16 +108,20 @@ def _positions(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -
     return np.add(xs[0], call.params["weight"][start : start + xs[0].shape[-2]], out=out)
 
 
+def rotary_speeds(attrs: Mapping[str, Any], half: int) -> NDArray[np.float64]:
+    """Angles (half,) from one token to the next: ``frequencies``, or 1 / base**(i / half) where those are None."""
+    given = attrs["frequencies"]
+    return attrs["base"] ** (-np.arange(half) / half) if given is None else np.asarray(given, np.float64)
+
+
 def rotate(x: Array, attrs: Mapping[str, Any]) -> Array:
     """Rotary positions: each pair of features of token t turned by the angle t f_i, and multiplied by ``magnitude``.
 
-    f_i is ``frequencies[i]``, or 1 / base**(2 i / D) where those are None.  Pairs are neighbours (interleaved) or the i-th of
-    each half.  x (..., T, D), token 0 at place ``offset``.
+    f_i are the `rotary_speeds`.  Pairs are neighbours (interleaved) or the i-th of each half.  x (..., T, D), token 0 at
+    place ``offset``.
     """
     half, start, interleaved = x.shape[-1] // 2, attrs["offset"], attrs["interleaved"]
-    given = attrs["frequencies"]
-    turns = attrs["base"] ** (-np.arange(half) / half) if given is None else np.asarray(given, np.float64)
-    angles = np.arange(start, start + x.shape[-2])[:, None] * turns
+    angles = np.arange(start, start + x.shape[-2])[:, None] * rotary_speeds(attrs, half)
     cos = (attrs["magnitude"] * np.cos(angles)).astype(x.dtype)
     sin = (attrs["magnitude"] * np.sin(angles)).astype(x.dtype)
     y = np.empty_like(x)
