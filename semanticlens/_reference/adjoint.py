@@ -112,7 +112,8 @@ def softmax(y: Array, s: Array) -> Array:
 def norm_rows(x: Array, s: Array, weight: Array | None = None, *, eps: float, centred: bool = True) -> tuple[Array, Array, Array]:
     """Gradients of a layer norm (RMS norm where not centred) by its input, its factors and its terms; in double.
 
-    With the input less its mean c, ``d = sqrt(mean(c**2) + eps)``, ``y = c / d`` and ``g = s * weight``, the derivative of ``y_i`` by ``c_j`` is
+    With the input less its mean c, ``d = sqrt(mean(c**2) + eps)``, ``y = c / d`` and ``g = s * weight``, the derivative of ``y_i`` by
+    ``c_j`` is
     ``(i == j) / d - c_i c_j / (n d**3)``, and c is the input times ``I - 1/n``.
     """
     n, wide = x.shape[-1], x.astype(np.float64)
