@@ -1,6 +1,6 @@
 """Makes zoo.npz: torch's values at nine layers and the output of networks with seeded parameters.
 
-    python tests/golden/make_zoo_golden.py          (torchvision and timm; the seed fixes everything)
+    python tests/golden/make_zoo_golden.py [network ...]      (torchvision and timm; the seed fixes everything)
 
 The light test run reads the file, so that the zoo is checked where torch is not installed.  A row holds values at evenly spaced places and,
 last, the largest magnitude of the layer.
@@ -32,9 +32,12 @@ def module(arch: str) -> torch.nn.Module:
 
 
 def main() -> None:
-    """Write the file."""
-    rows = {}
-    for arch, size in CASES.items():
+    """Write the file, or only the rows of the networks that are named."""
+    chosen, rows = sys.argv[1:] or list(CASES), {}
+    if sys.argv[1:]:
+        with np.load(GOLDEN) as old:
+            rows = {key: old[key] for key in old.files if key.partition("/")[0] not in chosen}
+    for arch, size in ((name, CASES[name]) for name in chosen):
         state, net = random_state(arch), module(arch).eval()
         missing, extra = net.load_state_dict({key: torch.tensor(value) for key, value in state.items()}, strict=False)
         assert not extra
