@@ -476,7 +476,8 @@ class Network:
         edits, dtype
             As in :meth:`run`; the gradient by an edited node is the one by its edited value, what edits put in is constant.
         segments : int or "auto"
-            Keep less: compute all but the last of so many segments twice ("auto": as many as hold the least); same bits.
+            Keep less: compute all but the last of so many segments twice; same bits. "auto" takes as many as keep the
+            least, working memory not counted: compare the reported peaks where a few layers are far larger than the others.
         n_threads : int, optional
 
         Returns
