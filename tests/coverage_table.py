@@ -18,8 +18,6 @@ COLUMNS = {
     "onnx": "ONNX",
     "state": "weights alone",
     "float64": "float64",
-    "gradient": "gradient",
-    "gradient64": "gradient, float64",
 }
 SECTIONS = {"pictures": "Pictures", "clip": "Pictures and texts", "language": "Texts"}
 HEAD = """# Coverage
@@ -32,10 +30,8 @@ otherwise.
 
 - The doors are in float32 and must stay below 1e-4.
 - *float64* is `run(..., dtype="float64")` against torch in double, and must stay below 1e-10.
-- *gradient* is the input gradient against torch's automatic differentiation in float32, *gradient, float64* the same in
-  double.
 
-An empty place was not compared. This page is written by `tests/coverage_table.py` from the results of
+Gradients have [a page of their own](gradients.md). An empty place was not compared. This page is written by `tests/coverage_table.py` from the results of
 `tests/test_coverage.py` and of the other tests that note a figure.
 """
 

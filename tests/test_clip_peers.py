@@ -110,8 +110,8 @@ def test_open_clip_towers(name: str, tmp_path: Path) -> None:
     assert count > 10
     assert text_count > 5
     if not name.startswith("small"):
-        note(f"open_clip/{name}, pictures", "state", error, count)
-        note(f"open_clip/{name}, texts", "state", text_error, text_count)
+        note(f"open_clip/{name}, pictures", "state", error, count, "clip")
+        note(f"open_clip/{name}, texts", "state", text_error, text_count, "clip")
     folded = sl.encoders.CLIP(path, quick_gelu=True if "quickgelu" in name else None)
     assert relative(folded.image_tower(x.numpy()), model.encode_image(x).detach().numpy()) <= LIMIT
 
@@ -146,8 +146,8 @@ def test_hugging_face_towers(kind: str, act: str, tmp_path: Path) -> None:
     text_error, text_count = compare(clip.text_tower, layers(model, lambda: features("text", input_ids=ids)), ids.numpy())
     assert min(count, text_count) > 10
     if act == ("quick_gelu" if kind == "clip" else "gelu_pytorch_tanh"):
-        note(f"transformers/{type(model).__name__}, pictures", "state", error, count)
-        note(f"transformers/{type(model).__name__}, texts", "state", text_error, text_count)
+        note(f"transformers/{type(model).__name__}, pictures", "state", error, count, "clip")
+        note(f"transformers/{type(model).__name__}, texts", "state", text_error, text_count, "clip")
 
 
 def test_open_clip_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_models_equal_transformers(name: str, tmp_path: Path) -> None:
     errors["output"] = relative(got["output"], theirs[""])
     assert max(errors.values()) <= LIMIT, sorted(errors.items(), key=lambda one: -one[1])[:5]
     assert len(errors) > 15
-    note(f"transformers/{name}", "state", max(errors.values()), len(errors))
+    note(f"transformers/{name}", "state", max(errors.values()), len(errors), "language")
     if not name.startswith("BERT"):
         steps = Steps(loaded.net)
         parts = [steps.step(ids.numpy()[:, a:b]) for a, b in ((0, 60), (60, 61), (61, 62), (62, 100))]
