@@ -30,7 +30,8 @@ typedef struct {
  * counted in cells that grow with the number, whose counts and sums give all pairs of different cells at once; a cell's own pairs are formed where
  * they could matter.  Columns that are mostly zero bring their cells along, so that only samples with both are moved, O(cells + n_both); others
  * are counted value by value, O(n) on average.  Error against the definition below 2e-8, as a rule below 1e-9.
- * Sums in double.  Each (a, b) belongs to one thread: bitwise equal for every n_threads.  Allocates O((k_p + k_q) + n_threads n), and for each column n / 8 bytes, 4 for each
+ * Sums in double.  Each (a, b) belongs to one thread: bitwise equal for every n_threads.
+ * Allocates O((k_p + k_q) + n_threads n), and for each column n / 8 bytes, 4 for each
  * non-zero entry, and 19 kB if it is mostly zero.
  * SL_ERR_ARG: n < 2 or n > 2^23, a negative k, an entry above 2, begin or end outside [0, p.k], n_threads < 1.  SL_ERR_NOMEM, SL_ERR_OVERFLOW. */
 sl_status sl_concept_distances_f32(const sl_concepts *p, const sl_concepts *q, ptrdiff_t n, ptrdiff_t begin,
