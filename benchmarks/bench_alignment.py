@@ -113,7 +113,7 @@ def pairs(full: bool, repeats: int, threads: int, _: float) -> dict[str, Any]:
     for n in (64_000, 320_000) if full else (16_000,):
         few = n > 64_000
         for share, goal in ((1.0, 2.0), (0.1, 8.0), (0.02, 8.0)):
-            p, q = skewed(n, 107, 0, share)[:, : 24 if few else 107], skewed(n, 142, 1, share)[:, : 32 if few else 142]
+            p, q = skewed(n, 107, 0, share)[:, : 48 if few else 107], skewed(n, 142, 1, share)[:, : 64 if few else 142]
             some = 6 if few else 12
             columns, others = np.ascontiguousarray(p[:, :some].T), np.ascontiguousarray(q[:, :some].T)
             weight = 2 * np.arange(n) - n + 1.0
