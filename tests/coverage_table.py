@@ -31,8 +31,8 @@ otherwise.
 - The doors are in float32 and must stay below 1e-4.
 - *float64* is `run(..., dtype="float64")` against torch in double, and must stay below 1e-10.
 
-Gradients have [a page of their own](gradients.md). An empty place was not compared. This page is written by `tests/coverage_table.py` from the results of
-`tests/test_coverage.py` and of the other tests that note a figure.
+Gradients have [a page of their own](gradients.md). An empty place was not compared. This page is written by
+`tests/coverage_table.py` from the results of `tests/test_coverage.py` and of the other tests that note a figure.
 """
 
 

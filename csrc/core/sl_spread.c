@@ -135,27 +135,27 @@ visit_octave(const sl_spread *w, walk *k, int octave, int sign, ptrdiff_t most)
     const double least = ldexp((double)SL_CELL_SHIFT, octave), step = least * 0x1p-23, width = least / (double)fine;
     const double limit = 1.0 + k->crowding / width, inside = width * (1.0 / 6.0), start = least - (double)SL_CELL_SHIFT;
     int64_t *cells = w->cells + sl_cell_zero(k->fine) + sign * (1 + octave * fine);
+    const int64_t total = k->total;
+    int64_t below = k->below;
     double sum = 0.0;
 
     for (ptrdiff_t c = 0; c < last; c++) {
         const ptrdiff_t t = sign > 0 ? c : last - 1 - c;
-        const int64_t held = cells[sign * t];
-        if (held != 0) {
-            const int64_t count = held >> SUM_BITS, rest = held & ((INT64_C(1) << SUM_BITS) - 1);
-            const double n = (double)count, values = n * (start + width * (double)t) + (double)rest * step;
-            sum += sign * values * (double)(2 * k->below + count - k->total);
-            k->below += count;
-            cells[sign * t] = 0;
-            if (n > limit) {
-                cells[sign * t] = k->crowded + 1;
-                w->crowds[k->crowds++] = (crowd){(int32_t)(sl_cell_zero(k->fine) + sign * (1 + octave * fine + t)),
-                                                 (int32_t)count, k->crowded};
-                k->crowded += count;
-            } else {
-                sum += n * (n - 1.0) * inside; /* as if spread evenly */
-            }
+        const int64_t held = cells[sign * t]; /* no branch for empty cells: half of them are */
+        const int64_t count = held >> SUM_BITS, rest = held & ((INT64_C(1) << SUM_BITS) - 1);
+        const double n = (double)count, values = n * (start + width * (double)t) + (double)rest * step;
+        const double evenly = n > limit ? 0.0 : n * (n - 1.0) * inside;
+        sum += sign * values * (double)(2 * below + count - total) + evenly;
+        below += count;
+        cells[sign * t] = 0;
+        if (n > limit) {
+            cells[sign * t] = k->crowded + 1;
+            w->crowds[k->crowds++] =
+                (crowd){(int32_t)(sl_cell_zero(k->fine) + sign * (1 + octave * fine + t)), (int32_t)count, k->crowded};
+            k->crowded += count;
         }
     }
+    k->below = below;
     k->sum += sum;
 }
 

@@ -25,12 +25,14 @@ typedef struct {
  * distance   (p.k, q.k), lone (p.k): rows [begin, end) are written, so that a caller can stop or show progress between calls.
  *            Where p->values == q->values, the half b >= a is computed and mirrored, and d(a, a) = 0.
  *
- * Two routes to the same number.  Where few samples have both proximities non-zero, the sums follow from the sorted non-zero entries of
- * each column and a correction over those samples: O(n_p + n_q + n_both log n_both).  Elsewhere the sums p + q and p - q (rounded to float32) of the
- * samples where either is non-zero are counted in cells that grow with the number, whose counts and sums give all pairs of different cells at once;
- * a cell's own pairs are formed where they could matter: O(n) on average.  Error against the definition below 2e-8, as a rule below 1e-10.
- * Sums in double.  Each (a, b) belongs to one thread: bitwise equal for every n_threads.  Allocates O((k_p + k_q) + n_threads n) and 4 bytes for each
- * non-zero entry.
+ * Three routes to the same number.  Where hardly any sample has both proximities non-zero, the sums follow from the sorted non-zero entries of
+ * each column and a correction over those samples: exact, O(n_p + n_q + n_both log n_both).  Elsewhere the sums p + q and p - q (rounded to float32) are
+ * counted in cells that grow with the number, whose counts and sums give all pairs of different cells at once; a cell's own pairs are formed where
+ * they could matter.  Columns that are mostly zero bring their cells along, so that only samples with both are moved, O(cells + n_both); others
+ * are counted value by value, O(n) on average.  Error against the definition below 2e-8, as a rule below 1e-9.
+ * Sums in double.  Each (a, b) belongs to one thread: bitwise equal for every n_threads.
+ * Allocates O((k_p + k_q) + n_threads n), and for each column n / 8 bytes, 4 for each
+ * non-zero entry, and 19 kB if it is mostly zero.
  * SL_ERR_ARG: n < 2 or n > 2^23, a negative k, an entry above 2, begin or end outside [0, p.k], n_threads < 1.  SL_ERR_NOMEM, SL_ERR_OVERFLOW. */
 sl_status sl_concept_distances_f32(const sl_concepts *p, const sl_concepts *q, ptrdiff_t n, ptrdiff_t begin,
                                    ptrdiff_t end, double *restrict distance, double *restrict lone, int n_threads);
