@@ -204,11 +204,21 @@ flush_block(const job *w, const scratch *s, ptrdiff_t block)
     }
 }
 
+/* Whether a tile is among every bin_every-th one that feeds the distributions: by its place alone, scattered so that all rows have their share. */
+static int
+feeds(ptrdiff_t row, ptrdiff_t block, ptrdiff_t panel, int bin_every)
+{
+    uint64_t place = (uint64_t)(row / SL_RAND_ROWS) << 32 | (uint64_t)(block / SL_RAND_COLS + panel);
+
+    place = (place ^ (place >> 31)) * UINT64_C(0xBF58476D1CE4E5B9);
+    place = (place ^ (place >> 29)) * UINT64_C(0x94D049BB133111EB);
+    return (place >> 33) % (uint64_t)bin_every == 0;
+}
+
 static void
 visit_block(const job *w, scratch *s, ptrdiff_t index, int bin_every)
 {
     const ptrdiff_t block = index * BLOCK;
-    ptrdiff_t visited = index; /* which tiles feed the distributions depends on their place alone */
 
     memset(s->totals, 0, (size_t)totals_needed(w) * sizeof *s->totals);
     for (ptrdiff_t r = 0; r < w->R; r++) {
@@ -227,8 +237,7 @@ visit_block(const job *w, scratch *s, ptrdiff_t index, int bin_every)
             if (block + (panel + 1) * SL_RAND_COLS <= row) {
                 continue; /* wholly on the other side of the diagonal */
             }
-            visit_tile(w, s, row, block, panel, bin_every > 0 && visited % bin_every == 0);
-            visited++;
+            visit_tile(w, s, row, block, panel, bin_every > 0 && feeds(row, block, panel, bin_every));
         }
         if (w->with_rows) {
             flush_rows(w, s, row);

@@ -23,7 +23,7 @@ Noise = Literal["implicit", "explicit"]
 Mode = Literal["exact", "pairs"]
 ROW_SUM_SLACK = 1e-4  # what rounding may add to a row sum of 1
 NEGATIVE_SLACK = 1e-6
-EVERY_PAIR_BELOW = 10_000  # rows; above, the null's distributions come from every 16th tile
+NULL_TILES = ((4000, 1), (10_000, 4))  # up to so many rows the null's distributions come from every so-manyth tile; above, from every 16th
 MODES = ("exact", "pairs")
 MOST_DRAWS = 1 << 32
 
@@ -220,7 +220,8 @@ def align(
     -----
     "exact": all n (n - 1) / 2 pairs are visited and none is stored: O(n^2 (Kp + Kq)) time, O(n (Kp + Kq)) memory. The
     expectation under permutation is exact up to the width of one of 4096 bins within which values are taken together (under
-    1e-7); above 10 000 samples its distributions come from every 16th tile of pairs.
+    1e-7); above 4 000 samples its distributions come from every 4th tile of pairs,
+    scattered over all rows (1e-4 was seen at 8 000), above 10 000 from every 16th.
 
     "pairs": ``stderr`` is the standard deviation of the drawn values over the root of their number; it says how far ``d`` is
     from that of all pairs of these samples, not how far the samples are from the population ("exact" says that). Drawing
@@ -357,8 +358,9 @@ def matrix(
         difference, square, count, total = kernels.rand_draw(matrices, draws, int(seed), progress=progress, n_threads=n_threads)
         stderr = np.sqrt(np.maximum(square - difference**2, 0.0) / (draws - 1))
     else:
+        every = next((every for most, every in NULL_TILES if n <= most), 16)
         difference, _, rows, count, total = kernels.rand_pass(
-            matrices, with_rows=True, bin_every=1 if n <= EVERY_PAIR_BELOW else 16, progress=progress, n_threads=n_threads
+            matrices, with_rows=True, bin_every=every, progress=progress, n_threads=n_threads
         )
         assert rows is not None
         stderr = np.zeros_like(difference)
