@@ -204,7 +204,7 @@ def test_memory_is_used_again(no_scratch_in_kernels: None, residual: bool, alive
             assert tracemalloc.get_traced_memory()[0] / x.nbytes <= 0.2
         finally:
             tracemalloc.stop()
-    assert peaks[1] <= peaks[0] + 0.1 + packed
+    assert peaks[1] <= peaks[0] + 0.2 + packed  # 36 layers more: 3 kB each of plan, none of values
 
 
 def test_large_working_memory_is_not_kept(no_scratch_in_kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
