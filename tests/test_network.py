@@ -494,3 +494,34 @@ def test_a_broadcast_addition_stays_apart() -> None:
     x = rng.standard_normal((2, 3, 6, 6), np.float32)
     parts = net.run(x, record=("conv", "mean"))
     np.testing.assert_allclose(net(x), parts["conv"] + parts["mean"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("op", "params"),
+    [
+        ("dense", {"weight": (4, 3)}),
+        ("batch_norm", dict.fromkeys(("mean", "var", "weight", "bias"), (3,))),
+        ("layer_norm", {"weight": (3,)}),
+        ("group_norm", {"weight": (3,)}),
+    ],
+)
+def test_samples_without_axes_are_refused(op: str, params: dict[str, tuple[int, ...]]) -> None:
+    """A node that takes features never sees a sample that is a single number."""
+    nodes = [
+        Node("sum", "sum", ("input",), {}, {"axes": (1,), "keepdims": False}),
+        Node("last", op, ("sum",), {role: role for role in params}, {"groups": 1} if op == "group_norm" else {}),
+    ]
+    arrays = {role: np.ones(shape, np.float32) for role, shape in params.items()}
+    with pytest.raises(sl.ModelFileError, match=r"'last'.*at least one axis"):
+        Network(nodes, arrays, input_shape=(3,))
+
+
+def test_normalisation_beyond_float32_is_not_finite() -> None:
+    """Its factor overflows when the plan is made: values that are not finite, as float32 gives them, and no warning."""
+    arrays = {"mean": [1e30], "var": [1e-20], "weight": [1e30], "bias": [0.0]}
+    net = Network(
+        [Node("norm", "batch_norm", ("input",), {role: role for role in arrays}, {"eps": 0.0})],
+        {role: np.asarray(value, np.float32) for role, value in arrays.items()},
+        input_shape=(1, 2, 2),
+    )
+    assert not np.isfinite(net(np.ones((1, 1, 2, 2), np.float32))).any()

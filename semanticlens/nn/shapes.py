@@ -27,6 +27,12 @@ def _same(dim: Dim, want: int, what: str) -> None:
         raise ValueError(f"{what}: {dim} arrive, {want} are expected")
 
 
+def _axes(shape: Shape) -> Shape:
+    if not shape:
+        raise ValueError("its input must have at least one axis besides the batch")
+    return shape
+
+
 def _span(kernel: int, dilation: int) -> int:
     return (kernel - 1) * dilation + 1
 
@@ -116,7 +122,7 @@ def dense_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
     weight = params["weight"]
     if len(weight) != 2 or min(weight) < 1:
         raise ValueError(f"its weight must be (outputs, inputs), not of shape {weight}")
-    _same(inputs[0][-1], weight[1], f"input features (weight {weight})")
+    _same(_axes(inputs[0])[-1], weight[1], f"input features (weight {weight})")
     if "bias" in params and params["bias"] != weight[:1]:
         raise ValueError(f"its bias must have shape {weight[:1]}, not {params['bias']}")
     return (*inputs[0][:-1], weight[0])
@@ -130,7 +136,7 @@ def batch_norm_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> S
     for role, shape in params.items():
         if shape != channels:
             raise ValueError(f"its {role} must have shape {channels} as its mean, not {shape}")
-    _same(inputs[0][0], channels[0], "input channels")
+    _same(_axes(inputs[0])[0], channels[0], "input channels")
     return inputs[0]
 
 
@@ -275,16 +281,17 @@ def pad_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
 
 def row_norm_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
     """Unchanged; one value per feature and parameter."""
+    features = _axes(inputs[0])[-1]
     for role, shape in params.items():
         if len(shape) != 1:
             raise ValueError(f"its {role} must be a vector, not of shape {shape}")
-        _same(inputs[0][-1], shape[0], f"features ({role} {shape})")
+        _same(features, shape[0], f"features ({role} {shape})")
     return inputs[0]
 
 
 def group_norm_shape(attrs: Attrs, params: Shapes, inputs: Sequence[Shape]) -> Shape:
     """Unchanged; one value per channel and parameter."""
-    channels = inputs[0][0]
+    channels = _axes(inputs[0])[0]
     if channels is not None and channels % attrs["groups"]:
         raise ValueError(f"{channels} channels cannot be split into {attrs['groups']} groups")
     for role, shape in params.items():

@@ -241,6 +241,8 @@ def check_adjoint(item: Any, narrow: Call, wide: Call, xs: list[np.ndarray], y: 
     with np.errstate(all="ignore"):
         got = item.op.adjoint(narrow, [x.astype(np.float32) for x in xs], y, grad, needed, 1)
         want = item.op.adjoint(wide, xs, y.astype(np.float64), grad.astype(np.float64), needed, 1)
+        # a gradient that is nothing but a difference of equal terms (attention to a single key) keeps a rounding of those
+        rounding = 1e-6 * max((np.abs(b).max(initial=0) for i, b in enumerate(want) if needed[i] and b is not None), default=0)
         for i, (a, b) in enumerate(zip(got, want, strict=True)):
             if not needed[i] or a is None:
                 continue
@@ -256,7 +258,7 @@ def check_adjoint(item: Any, narrow: Call, wide: Call, xs: list[np.ndarray], y: 
                 out = item.op.numpy(Call(wide.attrs, params), points)
                 return item.op.adjoint(Call(wide.attrs, params), points, out, grad.astype(np.float64), needed, 1)[i]
 
-            if not close(a, b) and not explained(a, b, again):
+            if not np.abs(a - b).max(initial=0) <= rounding and not close(a, b) and not explained(a, b, again):
                 raise Wrong(f"adjoint of {item.op.name}: differs by {np.abs(a - b).max()} of {np.abs(b).max()}")
             counts["adjoints"] += 1
 

@@ -26,7 +26,8 @@ def _batch_norm_values(params: Mapping[str, F32], attrs: Attrs) -> None:
 
 def _batch_norm_affine(params: Mapping[str, F32], attrs: Attrs) -> tuple[F32, F32]:
     scale, shift = affine(params, attrs["eps"])
-    return scale.astype(np.float32), shift.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is inf
+        return scale.astype(np.float32), shift.astype(np.float32)
 
 
 def affine(params: Mapping[str, Array], eps: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
