@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 NATIVE = os.environ.get("SEMANTICLENS_MARCH_NATIVE") == "1"
@@ -93,7 +94,7 @@ class BuildExt(build_ext):
             probe.write_text(AMX_PROBE)
             try:
                 self.compiler.compile([str(probe)], output_dir=folder, extra_postargs=AMX)
-            except Exception:
+            except CompileError:
                 print("semanticlens: the C compiler has no tile instructions, the tier 'amx' is left out", file=sys.stderr)
                 return False
         return True

@@ -13,13 +13,18 @@ from coverage_cases import NAMES, compare, compare_onnx, hooked, module, note
 LIMIT, LIMIT64 = 1e-4, 1e-10
 
 
+def needs(name: str) -> None:
+    """Skip where the library that the network comes from is not installed."""
+    pytest.importorskip("torchvision")
+    if name.startswith("timm/"):
+        pytest.importorskip("timm")
+
+
 @pytest.mark.peers
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_export_from_torch_equals_torch(name: str) -> None:
-    pytest.importorskip("torchvision")
-    if name.startswith("timm/"):
-        pytest.importorskip("timm")
+    needs(name)
     from semanticlens.nn import export
 
     with warnings.catch_warnings():
@@ -38,9 +43,7 @@ def test_export_from_torch_equals_torch(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_float64_equals_torch(name: str) -> None:
     """The same float32 parameters, every node in double on both sides; one sample, because the plain forms are slow."""
-    pytest.importorskip("torchvision")
-    if name.startswith("timm/"):
-        pytest.importorskip("timm")
+    needs(name)
     from semanticlens.nn import export
 
     with warnings.catch_warnings():
@@ -92,9 +95,7 @@ STATE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STATE)
 def test_state_dict_equals_torch(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("torchvision")
-    if name.startswith("timm/"):
-        pytest.importorskip("timm")
+    needs(name)
     import torch
 
     import semanticlens as sl

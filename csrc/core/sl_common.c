@@ -1,6 +1,7 @@
 #include "sl/sl_common.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #ifdef SL_TESTING
 static long fail_after = -1;
@@ -59,4 +60,13 @@ void
 sl_free(void *p)
 {
     free(p);
+}
+
+double
+sl_now(void)
+{
+    struct timespec t;
+
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }

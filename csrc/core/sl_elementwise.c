@@ -1,8 +1,6 @@
 /* Elementwise work and reductions.  Contract: sl_elementwise.h.  Inner loops: tier_elementwise_inl.h. */
 #include "sl/sl_elementwise.h"
 
-#include <time.h>
-
 #include "sl/sl_cpu.h"
 #include "sl_gemm_private.h"
 
@@ -150,27 +148,18 @@ sl_reduce_f32(const float *x, ptrdiff_t rows, ptrdiff_t n, sl_reduction kind, fl
     return SL_OK;
 }
 
-static double
-now(void)
-{
-    struct timespec t;
-
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 double
 sl_fma_peak(double seconds)
 {
     const sl_tier *tier = sl_tier_get();
     const ptrdiff_t rounds = 200000;
-    const double end = now() + seconds;
+    const double end = sl_now() + seconds;
     volatile float sink = 0.0F;
-    double best = 0.0, start = now();
+    double best = 0.0, start = sl_now();
 
     do {
         sink = sink + tier->peak_loop(rounds);
-        const double stop = now(),
+        const double stop = sl_now(),
                      rate = 2.0 * (double)rounds * (double)(tier->peak_chains * tier->lanes) / (stop - start);
         best = rate > best ? rate : best;
         start = stop;

@@ -3,7 +3,6 @@
  * A task is a rectangle of C.  It splits its rows of A block of K by block of K, panel after panel of B (or takes panels that were packed), and lets
  * every panel of A meet it.  Each thread configures its tiles when the parallel region begins and releases them before it ends. */
 #include <string.h>
-#include <time.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -210,15 +209,6 @@ sl_split_product(const sl_product *p, const float *packed, const float *addend, 
     return SL_OK;
 }
 
-static double
-now(void)
-{
-    struct timespec t;
-
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 sl_status
 sl_split_rates(double seconds, double *left, double *right)
 {
@@ -237,8 +227,8 @@ sl_split_rates(double seconds, double *left, double *right)
         x[i] = 1.0F + (float)i / 3.0F;
     }
     for (int side = 0; side < 2 && x != NULL && panel != NULL; side++) {
-        const double end = now() + seconds;
-        double start = now();
+        const double end = sl_now() + seconds;
+        double start = sl_now();
         do {
             for (int r = 0; r < ROUNDS; r++) {
                 if (side == 0) {
@@ -247,7 +237,7 @@ sl_split_rates(double seconds, double *left, double *right)
                     tiles->split_right(x, SL_SPLIT_ROWS, SL_SPLIT_ROWS, SL_GEMM_KC, panel);
                 }
             }
-            const double stop = now(), rate = (double)(ROUNDS * floats) * sizeof *x / (stop - start);
+            const double stop = sl_now(), rate = (double)(ROUNDS * floats) * sizeof *x / (stop - start);
             best[side] = rate > best[side] ? rate : best[side];
             start = stop;
         } while (start < end);

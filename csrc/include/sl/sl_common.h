@@ -25,6 +25,9 @@ int sl_mul(ptrdiff_t a, ptrdiff_t b, ptrdiff_t *out);
 void *sl_alloc(ptrdiff_t n, size_t size);
 void sl_free(void *p);
 
+/* Seconds of the wall clock, for kernels that measure the machine. */
+double sl_now(void);
+
 /* Fault injection for tests/c: the `after`-th next sl_alloc fails (1 = the very next), as do all that follow; negative switches it off.
  * Compiled only with -DSL_TESTING. */
 #ifdef SL_TESTING
