@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from semanticlens._version import __version__
 
 if TYPE_CHECKING:
-    from semanticlens import alignment, data, encoders, io, lens, nn, plot
+    from semanticlens import alignment, attribution, data, encoders, io, lens, nn, plot
     from semanticlens._errors import (
         DataError,
         LayerNotFoundError,
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         UnsupportedOperationError,
     )
     from semanticlens._kernels import build_info, get_num_threads, num_threads, set_num_threads
+    from semanticlens.attribution import rules
+    from semanticlens.attribution.attribute import attribute
+    from semanticlens.attribution.composites import Composite
     from semanticlens.lens.collect import collect
     from semanticlens.lens.database import ConceptDB
     from semanticlens.lens.examples import ConceptExamples
@@ -32,10 +35,11 @@ if TYPE_CHECKING:
     from semanticlens.nn.load import load
     from semanticlens.nn.network import Network
 
-_ELSEWHERE = {"edit": "nn.edit"}
-_MODULES = ("alignment", "data", "edit", "encoders", "io", "lens", "nn", "plot")
+_ELSEWHERE = {"edit": "nn.edit", "rules": "attribution.rules"}
+_MODULES = ("alignment", "attribution", "data", "edit", "encoders", "io", "lens", "nn", "plot", "rules")
 _NAMES = {
     "build_info": "_kernels", "get_num_threads": "_kernels", "num_threads": "_kernels", "set_num_threads": "_kernels",
+    "attribute": "attribution.attribute", "Composite": "attribution.composites",
     "load": "nn.load", "Network": "nn.network",
     "collect": "lens.collect", "ConceptExamples": "lens.examples", "ConceptDB": "lens.database",
     "SemanticLensError": "_errors", "ModelFileError": "_errors", "UnsupportedOperationError": "_errors", "DataError": "_errors",
@@ -44,6 +48,7 @@ _NAMES = {
 }
 
 __all__ = [
+    "Composite",
     "ConceptDB",
     "ConceptExamples",
     "DataError",
@@ -58,6 +63,8 @@ __all__ = [
     "UnsupportedOperationError",
     "__version__",
     "alignment",
+    "attribute",
+    "attribution",
     "build_info",
     "collect",
     "data",
@@ -70,6 +77,7 @@ __all__ = [
     "nn",
     "num_threads",
     "plot",
+    "rules",
     "set_num_threads",
 ]
 

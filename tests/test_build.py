@@ -21,7 +21,7 @@ import pytest
 
 import semanticlens
 from semanticlens import _core, _kernels
-from semanticlens._kernels import adjoint, alignment, collect, contract, lens, measures, nn, transformer, winograd
+from semanticlens._kernels import adjoint, alignment, collect, contract, lens, measures, nn, relevance, transformer, winograd
 from semanticlens.alignment.clustering import HDBSCAN
 from semanticlens.alignment.membership import new_membership, soft_membership
 
@@ -222,6 +222,8 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
         "activate_adjoint": lambda: adjoint.activate(x, x, "gelu", n_threads=2),
         "pool2d_adjoint": lambda: adjoint.pool2d(x, big, (16 * size, 16 * size), "max", (2, 2), stride=(2, 2), n_threads=2),
         "adaptive_avg_pool2d_adjoint": lambda: adjoint.adaptive_avg_pool2d(x, (16 * size, 16 * size), n_threads=2),
+        "relevance_quotient": lambda: relevance.quotient(x, x[:1].copy(), eps=0.1, n_threads=2),
+        "relevance_times": lambda: relevance.times(x, x[:1].copy(), part="negative", sum=x, n_threads=2),
         "reduce_positions": lambda: nn.reduce_positions(x.reshape(2, 8 * size, -1), "absmax", n_threads=2),
         "topm": lambda: (top.update(dense, ids, n_threads=2), top.flush(n_threads=2), top.scores.shape),
         "class_top": lambda: best.update(dense, ids % 3, n_threads=2),
@@ -270,6 +272,7 @@ def refused() -> dict[str, Callable[[], Any]]:
         "winograd, other groups": lambda: winograd.pack(np.zeros((4, 3, 3, 3), np.float32), groups=3),
         "conv_forward, packed for another variant": lambda: contract.conv_forward(
             x, np.zeros((3, 3, 3, 3), np.float32), packed=winograd.pack(np.zeros((3, 3, 3, 3), np.float32), back=True)),
+        "relevance_times, other sum": lambda: relevance.times(x, x, sum=x[:1].copy()),
         "conv_adjoint, other size": lambda: contract.conv_adjoint(x, np.zeros((3, 4, 3, 3), np.float32), (9, 9)),
         "conv_adjoint, other mask": lambda: contract.conv_adjoint(x, np.zeros((3, 4, 1, 1), np.float32), (4, 4),
                                                                   finish=contract.Finish(sum=x, mask=x)),

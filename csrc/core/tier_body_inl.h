@@ -30,6 +30,7 @@
 #include "tier_contract_inl.h"
 
 #include "tier_adjoint_inl.h"
+#include "tier_relevance_inl.h"
 #include "tier_transformer_inl.h"
 #include "tier_winograd_inl.h"
 
@@ -83,6 +84,8 @@ const sl_tier SL_TIER = {
     .depthwise = depthwise,
     .map_variant = map_variant,
     .map_slope = map_slope,
+    .map_quotient = map_quotient,
+    .map_times = map_times,
     .map_finish = map_finish,
     .copy_a = copy_a,
     .copy_b = copy_b,

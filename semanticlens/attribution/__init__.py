@@ -1,0 +1,8 @@
+"""What contributed to an output: layer-wise relevance propagation and what builds on it."""
+
+from semanticlens.attribution import composites, rules
+from semanticlens.attribution.attribute import Attribution, attribute
+from semanticlens.attribution.composites import Composite
+from semanticlens.attribution.ledger import Ledger
+
+__all__ = ["Attribution", "Composite", "Ledger", "attribute", "composites", "rules"]

@@ -1,0 +1,274 @@
+"""Relevance of inputs and inner values for an output: the function users call, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semanticlens._kernels import resolve_threads
+from semanticlens._progress import track
+from semanticlens.attribution.composites import Assigned, Composite, preset
+from semanticlens.attribution.ledger import Ledger
+from semanticlens.attribution.products import Counter
+from semanticlens.attribution.walk import Route, Values, Walk, plan, run_forward
+from semanticlens.nn.backward import Target, cotangent
+from semanticlens.nn.changed import insert
+from semanticlens.nn.edit import by_node
+from semanticlens.nn.graph import INPUT, Checked, check_graph
+from semanticlens.nn.inputs import check_double, check_input
+
+if TYPE_CHECKING:
+    from semanticlens.nn.network import Network
+
+__all__ = ["Attribution", "Prepared", "attribute", "prepare", "starting"]
+
+Array = NDArray[Any]
+STARTS = ("value", "one", "contrastive")
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What :func:`attribute` returns; ``r[name]`` is the relevance of a value that was asked for.
+
+    Attributes
+    ----------
+    input : ndarray (B, ...)
+        Relevance of the network's input.
+    output : ndarray (B, ...)
+        The value that relevance started from.
+    start : ndarray (B, ...)
+        Its relevance.
+    arrays : mapping of str to ndarray
+        By the names they were asked by.
+    composite : Composite
+    rules : mapping of str to Assigned
+        Which rule each node got, and why.
+    products : Counter
+        Products with weights in the walk back, those of the forward run apart.
+    """
+
+    input: Array
+    output: Array
+    start: Array
+    arrays: Mapping[str, Array]
+    composite: Composite
+    rules: Mapping[str, Assigned]
+    products: Counter
+    again: Callable[[], Ledger] = field(repr=False, compare=False)
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.arrays:
+            raise KeyError(f"{name!r} was not recorded: pass record=[{name!r}]")
+        return self.arrays[name]
+
+    def heatmap(self, name: str = INPUT) -> Array:
+        """Relevance summed over channels (B, H, W), or over the features of tokens (B, T)."""
+        r = self.input if name == INPUT else self[name]
+        if r.ndim < 3:
+            raise ValueError(f"the relevance of {name!r} has shape {r.shape}: there is nothing to sum over")
+        return np.asarray(r.sum(axis=1 if r.ndim == 4 else -1))
+
+    def ledger(self) -> Ledger:
+        """Where relevance went, node by node: the walk is run again and booked in double."""
+        return self.again()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network, an input's shape and rules, ready to walk.
+
+    Attributes
+    ----------
+    graph : sequence of Checked
+        With edits as nodes, and shapes that hold no None.
+    chosen : mapping of str to Assigned
+    names : mapping of str to str
+        Value asked for -> the node that holds it.
+    """
+
+    net: Network
+    graph: Sequence[Checked]
+    chosen: Mapping[str, Assigned]
+    composite: Composite
+    names: Mapping[str, str]
+
+    def value(self, name: str) -> str:
+        """The node that holds a value, its edits applied."""
+        resolved = self.net.resolve(name)
+        return self.names.get(resolved, resolved)
+
+    def route(self, of: str, wrt: Sequence[str], stops: frozenset[str] = frozenset()) -> Route:
+        """See :func:`semanticlens.attribution.walk.plan`."""
+        return plan(self.graph, self.chosen, of, wrt, stops)
+
+
+def prepare(net: Network, shape: tuple[int, ...], composite: str | Composite) -> Prepared:
+    """Choose rules for a network at one size of its input.
+
+    Raises
+    ------
+    ValueError
+        If the composite does not decide about every node, or does not fit.
+    """
+    chosen = preset(composite)
+    graph: Sequence[Checked] = net._graph if None not in net.input_shape else check_graph(net.nodes, net.params, shape)
+    names: dict[str, str] = {}
+    if net.edits:
+        graph, names = insert(graph, by_node(net.edits, net.resolve), shape)
+    return Prepared(net, graph, chosen.assign(net, graph), chosen, names)
+
+
+def starting(value: Array, target: Target | None, start: str) -> Array:
+    """Relevance of the output: of class ``target`` its value, or 1; or, contrastive, 1 there and -1 / (C - 1) at the others.
+
+    A target that is an array or a function of the output is taken as the relevance itself.
+    """
+    if start not in STARTS:
+        raise ValueError(f"start={start!r}: must be one of {', '.join(STARTS)}")
+    given = cotangent(target, value)
+    whole = not callable(target) and np.asarray(target).dtype.kind in "iu"
+    if not whole or start == "one":
+        return given
+    if start == "value":
+        return given * value
+    return np.asarray(np.where(given != 0, given, value.dtype.type(-1 / max(1, value.shape[1] - 1))))
+
+
+def attribute(
+    net: Network,
+    x: ArrayLike,
+    target: Target | None = None,
+    *,
+    composite: str | Composite = "epsilon_plus_flat",
+    record: str | Iterable[str] = (),
+    of: str = "output",
+    start: str = "value",
+    dtype: str = "float32",
+    batch_size: int | None = None,
+    n_threads: int | None = None,
+    progress: bool = False,
+) -> Attribution:
+    """Layer-wise relevance propagation: how much each value contributed to an output.
+
+    Parameters
+    ----------
+    net : Network
+        Edits that it carries are part of it. Batch normalisation that can be folded into the layer before it should be: see
+        :func:`semanticlens.nn.fold.fold_batch_norm`; what is not folded gets a rule of its own.
+    x : array_like (B, ...)
+    target : int, (B,) ints, array of the output's shape, or callable
+        The class, one per sample; or the relevance of the output itself, or a function of the output that gives it.
+    composite : str or Composite
+        Which rule each node gets; names are in ``semanticlens.attribution.composites.PRESETS``.
+    record : str or iterable of str
+        Inner values whose relevance is kept.
+    of : str
+        The value that relevance starts from.
+    start : {"value", "one", "contrastive"}
+        For a class: its value (relevance then sums to what the network said), 1, or 1 against -1 / (C - 1) at each other.
+    dtype : {"float32", "float64"}
+        float64 runs the plain NumPy form of everything: for verification.
+    batch_size : int, optional
+        Samples at a time; all at once if left out.
+    n_threads : int, optional
+    progress : bool
+
+    Returns
+    -------
+    Attribution
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a target, name, composite or shape that does not fit.
+    NumericalError
+        If a value that relevance starts from is not finite.
+    MemoryLimitError
+        Before anything is allocated, if it would not fit.
+    """
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
+    batch = check_input(net, x) if dtype == "float32" else check_double(net, x)
+    threads = resolve_threads(n_threads)
+    names = (record,) if isinstance(record, str) else tuple(record)
+    ready = prepare(net, batch.shape[1:], composite)
+    values = {name: ready.value(name) for name in names}
+    route = ready.route(ready.value(of), (INPUT, *values.values()))
+    step = len(batch) if batch_size is None else _positive(batch_size)
+    parts = []
+    for i in track(range(0, len(batch), step), progress=progress, what="attribute", unit="batch"):
+        here = _of_batch(target, i, i + step, len(batch))
+        parts.append(_one(net, route, batch[i : i + step], here, start, threads, None))
+    found = {
+        name: np.concatenate([part[0].found[value] for part in parts])
+        for name, value in {INPUT: INPUT, **values}.items()
+    }
+    counter = Counter(sum(part[0].counter.forward for part in parts), sum(part[0].counter.adjoint for part in parts))
+
+    def again() -> Ledger:
+        ledger = Ledger()
+        for i in range(0, len(batch), step):
+            _one(net, route, batch[i : i + step], _of_batch(target, i, i + step, len(batch)), start, threads, ledger)
+        return _merged(ledger)
+
+    return Attribution(
+        found[INPUT],
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([part[2] for part in parts]),
+        {name: found[name] for name in names},
+        ready.composite,
+        ready.chosen,
+        counter,
+        again,
+    )
+
+
+def _one(
+    net: Network, route: Route, x: Array, target: Target | None, start: str, n_threads: int, ledger: Ledger | None
+) -> tuple[Walk, Array, Array]:
+    values: Values = run_forward(net, route, x, n_threads)
+    output = values.arrays[route.of]
+    first = starting(output, target, start)
+    walk = Walk(net, values, route.asked, n_threads, ledger=ledger)
+    walk.back({route.of: first})
+    return walk, output, first
+
+
+def _positive(number: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"batch_size={number!r}: must be a whole number of at least 1")
+    return number
+
+
+def _of_batch(target: Target | None, first: int, end: int, total: int) -> Target | None:
+    """The part of a target that belongs to some samples."""
+    if target is None or callable(target) or np.ndim(target) == 0:
+        return target
+    given = np.asarray(target)
+    return given if len(given) != total else given[first:end]
+
+
+def _merged(ledger: Ledger) -> Ledger:
+    """One entry per node, summed over batches."""
+    result: dict[str, Any] = {}
+    for entry in ledger.entries:
+        if entry.node not in result:
+            result[entry.node] = entry
+            continue
+        into = result[entry.node]
+        for name in (
+            "arrived",
+            "passed",
+            "bias",
+            "stabiliser",
+            "degenerate",
+            "stopped",
+            "degenerate_rows",
+            "magnitude",
+        ):
+            setattr(into, name, getattr(into, name) + getattr(entry, name))
+    return replace(ledger, entries=list(result.values()))
