@@ -128,30 +128,21 @@ class Products:
         """``z = sum of L_V(part(x)) + bias``, or ``numerator / st(z)``."""
         x = self.x if x is None else x
         z: Array | None = None
-        for i, piece in enumerate(pieces):
-            last = i == len(pieces) - 1
-            finish = Finish(
-                addend=z,
-                numerator=numerator if last else None,
-                eps=st.eps if last and st is not None else 0.0,
-                clip=last and st is not None and st.clip,
-            )
-            z = self._forward(x, piece, bias if last else None, finish)
-        assert z is not None
-        return z
+        for piece in pieces[:-1]:
+            z = self._forward(x, piece, None, None if z is None else Finish(addend=z))
+        finish = None
+        if numerator is not None:
+            assert st is not None
+            finish = Finish(addend=z, numerator=numerator, eps=st.eps, clip=st.clip)
+        elif z is not None:
+            finish = Finish(addend=z)
+        return self._forward(x, pieces[-1], bias, finish)
 
-    def _forward(self, x: Array, piece: Piece, bias: Array | None, finish: Finish) -> Array:
+    def _forward(self, x: Array, piece: Piece, bias: Array | None, finish: Finish | None) -> Array:
         self.counter.forward += 1
         if x.dtype != np.float32:
-            weight, seen = plain.variant(self.weight, piece.seen, piece.gamma), plain.variant(x, piece.part)
-            if self.kind == "dense":
-                z = plain_forward.dense(seen, weight, bias)
-            else:
-                z = plain_forward.conv2d(seen, weight, bias, **self._form_arguments())
-            return plain.finish(z, addend=finish.addend, numerator=finish.numerator, eps=finish.eps, clip=finish.clip)
+            return self._plain_forward(x, piece, bias, finish)
         part = Variant(piece.part)
-        if finish == Finish():
-            finish = None  # type: ignore[assignment]
         if self.kind == "dense":
             return contract.dense_forward(
                 x, self.weight, bias, variant=piece.variant, part=part, finish=finish, n_threads=self.n_threads
@@ -167,6 +158,16 @@ class Products:
             packed=self._packed_forward(piece, x.shape),
             n_threads=self.n_threads,
         )
+
+    def _plain_forward(self, x: Array, piece: Piece, bias: Array | None, finish: Finish | None) -> Array:
+        weight, seen = plain.variant(self.weight, piece.seen, piece.gamma), plain.variant(x, piece.part)
+        if self.kind == "dense":
+            z = plain_forward.dense(seen, weight, bias)
+        else:
+            z = plain_forward.conv2d(seen, weight, bias, **self._form_arguments())
+        if finish is None:
+            return z
+        return plain.finish(z, addend=finish.addend, numerator=finish.numerator, eps=finish.eps, clip=finish.clip)
 
     def back(self, pieces: Sequence[tuple[Array, Piece]], x: Array | None = None, *, bare: bool = False) -> Array:
         """``sum of scale part(x) L_V^T(s)``, or without ``part(x)`` where ``bare``."""
