@@ -217,11 +217,11 @@ class Products:
 
     def _packed_forward(self, piece: Piece, shape: tuple[int, ...]) -> Any:
         form = self._form()
-        if not winograd.pays(self.weight.shape, (shape[2], shape[3]), form):
-            return None
-        key = ("forward", piece.seen, piece.gamma)
+        tiles = winograd.pays(self.weight.shape, (shape[2], shape[3]), form)
+        key = ("forward", piece.seen, piece.gamma, tiles)
         if key not in self.packed:
-            self.packed[key] = winograd.pack(self.weight, groups=form.groups, variant=piece.variant)
+            pack = winograd.pack if tiles else contract.pack_conv_forward
+            self.packed[key] = pack(self.weight, groups=form.groups, variant=piece.variant)
         return self.packed[key]
 
     def _packed_back(self, piece: Piece, size: tuple[int, int]) -> Any:
