@@ -1,4 +1,5 @@
-"""What a person sees: concept cards, report pages, the concept atlas, heat maps and attribution graphs, and the pieces of HTML that notebooks show.
+"""What a person sees: concept cards, report pages, the concept atlas, heat maps and attribution graphs, and the pieces of HTML that
+notebooks show.
 
 ``semanticlens.plot.card.card`` and ``semanticlens.plot.report.report`` are what ``db.card`` and ``db.report`` call.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -194,9 +195,9 @@ def _columns(found: Mapping[Key, _Node], links: Sequence[_Edge]) -> dict[str, li
     layers = _order(list(dict.fromkeys(key[0] for key in found)), {(e.start[0], e.end[0]) for e in links})
     columns = {layer: sorted((k for k in found if k[0] == layer), key=lambda k: (-found[k].score, k[1])) for layer in layers}
     sweep = layers if len(columns[layers[0]]) <= len(columns[layers[-1]]) else layers[::-1]
-    for before, layer in zip(sweep, sweep[1:], strict=False):
+    for before, layer in itertools.pairwise(sweep):
         places = {k: i / max(1, len(columns[before]) - 1) for i, k in enumerate(columns[before])}
-        columns[layer].sort(key=lambda k: _height(k, links, places))  # noqa: B023 (used at once)
+        columns[layer].sort(key=lambda k: _height(k, links, places))
     return columns
 
 

@@ -11,6 +11,7 @@ from semanticlens.plot._heat import F64, ColourMap, heat_colours, heat_limit, ov
 
 __all__ = ["heat_on"]
 
+LINE = "#d5dade"
 LEVELS = 511  # colours of a map: an odd number, so that 0 has one of its own
 
 
@@ -38,9 +39,12 @@ def heat_on(
     if picture is not None:
         laid = overlay(picture, values, cmap=cmap, symmetric=symmetric, limit=top)
         ax.imshow(np.asarray(laid), extent=image.get_extent())
-    ax.set_axis_off()
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for side in ax.spines.values():
+        side.set_color(LINE)
     if title:
         ax.set_title(title)
     if bar:
-        ax.figure.colorbar(image, ax=ax)
+        ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.04)
     return ax

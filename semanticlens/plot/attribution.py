@@ -59,6 +59,7 @@ BAR = 260.0  # width of the colour bar
 STRIP = 26.0  # height of a map with one row
 SCALES = ("each", "row", "column", "all")
 INPUT = "input"
+_Column = tuple[str, list[tuple[Image.Image, float | None]]]  # title; pictures, with the limits of those that are maps
 SHOWN = 8  # samples that plot() shows unless asked
 
 
@@ -153,11 +154,8 @@ def sheet(
         [look.image(values, limits[i][j], None if shown is None else shown[i]) for j, values in enumerate(line)]
         for i, line in enumerate(zip(*grid, strict=True))
     ]
-    first = [] if shown is None else [("", [(picture, None) for picture in shown])]
-    cells = [
-        *first,
-        *((name, [(images[i][j], limits[i][j]) for i in range(len(images))]) for j, name in enumerate(names)),
-    ]
+    cells: list[_Column] = [] if shown is None else [("", [(picture, None) for picture in shown])]
+    cells += [(name, [(images[i][j], limits[i][j]) for i in range(len(images))]) for j, name in enumerate(names)]
     given = _fitting(rows, len(images), "rows")
     layout = _Sheet(cells, [clean(str(r)) for r in given] if given is not None else [], title, float(cell), look, scale, bar)
     return _finish(layout.draw, pixels, font, f"{len(images)} x {len(names)} maps")
@@ -227,7 +225,7 @@ def _joined(maps: Sequence[F64]) -> F64:
 class _Sheet:
     """What a sheet consists of, ready to be drawn."""
 
-    columns: list[tuple[str, list[tuple[Image.Image, float | None]]]]
+    columns: list[_Column]
     rows: list[str]
     title: object
     cell: float

@@ -10,11 +10,11 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from semanticlens.plot import _facts
-from semanticlens.plot._drawing import Shown
+from semanticlens.plot._drawing import FORMATS, Shown
 from semanticlens.plot._type import Pen, clean
 from semanticlens.plot.html import number
 
-__all__ = ["Card", "card"]
+__all__ = ["FORMATS", "Card", "card"]
 
 INK, MUTED, LINE, PANEL, ACCENT, SOFT, WARM, WARM_SOFT = (
     "#1b1f24", "#59616b", "#e1e4e8", "#f1f3f5", "#275d91", "#dfe8f0", "#b0672c", "#f3e5d9",
