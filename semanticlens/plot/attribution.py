@@ -14,24 +14,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from PIL import Image
 
 from semanticlens.plot._attribution_graph import graph
 from semanticlens.plot._attribution_html import tokens
+from semanticlens.plot._attribution_panel import Part, panel
 from semanticlens.plot._drawing import Drawing, Shown, check_axes, plain
 from semanticlens.plot._heat import (
     COLOUR_MAPS,
     F64,
     ColourMap,
     as_picture,
-    enlarged,
     finite,
     heat_colours,
     heat_limit,
     overlay,
-    two_sided,
 )
+from semanticlens.plot._look import GAP, HEAD, INK, LINE, MARGIN, MUTED, Look, bound, cell_size, finish, joined, put
 from semanticlens.plot._seen import facts, pictures_of
 from semanticlens.plot._type import Pen, clean
 
@@ -53,36 +52,11 @@ __all__ = [
     "tokens",
 ]
 
-INK, MUTED, LINE, GROUND = "#1b1f24", "#59616b", "#d5dade", "#f1f3f5"
-MARGIN, GAP, HEAD = 20.0, 8.0, 15.0  # in units of 1/pixels
 BAR = 260.0  # width of the colour bar
-STRIP = 26.0  # height of a map with one row
 SCALES = ("each", "row", "column", "all")
 INPUT = "input"
 _Column = tuple[str, list[tuple[Image.Image, float | None]]]  # title; pictures, with the limits of those that are maps
 SHOWN = 8  # samples that plot() shows unless asked
-
-
-@dataclass(frozen=True)
-class _Look:
-    """How maps are coloured."""
-
-    percentile: float
-    cmap: ColourMap
-    symmetric: bool | None
-    over: bool
-
-    @property
-    def both(self) -> bool:
-        return two_sided(self.cmap, self.symmetric)
-
-    def limit(self, values: ArrayLike) -> float:
-        return heat_limit(values, self.percentile, two_sided=self.both)
-
-    def image(self, values: F64, limit: float, picture: Image.Image | None) -> Image.Image:
-        if self.over and picture is not None:
-            return overlay(picture, values, cmap=self.cmap, symmetric=self.symmetric, limit=limit)
-        return Image.fromarray(heat_colours(values, cmap=self.cmap, symmetric=self.symmetric, limit=limit))
 
 
 # ---------------------------------------------------------------------------------------------------------------- contact sheets
@@ -143,7 +117,7 @@ def sheet(
     """
     if cell < 24 or pixels < 1:
         raise ValueError(f"cell={cell}, pixels={pixels}: must be at least 24 and 1")
-    look = _Look(percentile, cmap, symmetric, over)
+    look = Look(percentile, cmap, symmetric, over)
     names, grid = _grid(maps, columns)
     seen = _fitting(pictures, len(grid[0]), "pictures")
     shown = None if seen is None else [as_picture(p, f"pictures[{i}]") for i, p in enumerate(seen)]
@@ -158,7 +132,7 @@ def sheet(
     cells += [(name, [(images[i][j], limits[i][j]) for i in range(len(images))]) for j, name in enumerate(names)]
     given = _fitting(rows, len(images), "rows")
     layout = _Sheet(cells, [clean(str(r)) for r in given] if given is not None else [], title, float(cell), look, scale, bar)
-    return _finish(layout.draw, pixels, font, f"{len(images)} x {len(names)} maps")
+    return finish(layout.draw, pixels, font, f"{len(images)} x {len(names)} maps")
 
 
 def _grid(maps: Any, columns: Sequence[object] | None) -> tuple[list[str], list[list[F64]]]:
@@ -196,7 +170,7 @@ def _fitting(given: Sequence[Any] | None, count: int, what: str) -> list[Any] | 
     return list(given)
 
 
-def _limits(grid: list[list[F64]], look: _Look, scale: str | float) -> list[list[float]]:
+def _limits(grid: list[list[F64]], look: Look, scale: str | float) -> list[list[float]]:
     """Row by row, the value of the outermost colour of each map."""
     for j, column in enumerate(grid):
         if len(column) != len(grid[0]):
@@ -211,14 +185,10 @@ def _limits(grid: list[list[F64]], look: _Look, scale: str | float) -> list[list
     if scale == "each":
         return [[look.limit(grid[j][i]) for j in range(width)] for i in range(count)]
     if scale == "row":
-        return [[look.limit(_joined([column[i] for column in grid]))] * width for i in range(count)]
+        return [[look.limit(joined([column[i] for column in grid]))] * width for i in range(count)]
     if scale == "column":
-        return [[look.limit(_joined(column)) for column in grid]] * count
-    return [[look.limit(_joined([m for column in grid for m in column]))] * width for _ in range(count)]
-
-
-def _joined(maps: Sequence[F64]) -> F64:
-    return np.concatenate([m.ravel() for m in maps])
+        return [[look.limit(joined(column)) for column in grid]] * count
+    return [[look.limit(joined([m for column in grid for m in column]))] * width for _ in range(count)]
 
 
 @dataclass(frozen=True)
@@ -229,7 +199,7 @@ class _Sheet:
     rows: list[str]
     title: object
     cell: float
-    look: _Look
+    look: Look
     scale: str | float
     bar: bool
 
@@ -245,15 +215,15 @@ class _Sheet:
         y = self._heads(pen, left, y)
         numbers = 16.0 if self.scale == "each" else 0.0
         for i in range(len(self.columns[0][1])):
-            high = max(_size(column[i][0], self.cell)[1] for _, column in self.columns)
+            high = max(cell_size(column[i][0], self.cell)[1] for _, column in self.columns)
             if self.rows:
                 pen.text(left - 12, y + high / 2 + 4, pen.fit(self.rows[i], 12, 140), 12, MUTED, "right")
             for j, (_, column) in enumerate(self.columns):
                 image, limit = column[i]
                 x = left + j * (self.cell + GAP)
-                _place(pen, image, x, y, self.cell, high)
+                put(pen, image, x, y, self.cell, high)
                 if numbers and limit is not None:
-                    pen.text(x + self.cell / 2, y + high + 13, _bound(limit, self.look), 10.5, MUTED, "centre")
+                    pen.text(x + self.cell / 2, y + high + 13, bound(limit, self.look), 10.5, MUTED, "centre")
             y += high + numbers + GAP
         right = left + max(width, BAR if self.bar else 0)
         if self.title is not None:
@@ -298,30 +268,7 @@ def _wrapped(pen: Pen, text: str, room: float) -> list[str]:
     return [pen.fit(line.strip(), 12, room) for line in lines if line.strip()]
 
 
-def _bound(limit: float, look: _Look) -> str:
-    return f"± {plain(limit)}" if look.both else f"0 to {plain(limit)}"
-
-
-def _size(image: Image.Image, cell: float) -> tuple[float, float]:
-    """Width and height in units: the longer side fills the cell; a single row is a strip."""
-    if image.height == 1:
-        return cell, STRIP
-    factor = cell / max(image.size)
-    return image.width * factor, image.height * factor
-
-
-def _place(pen: Pen, image: Image.Image, x: float, y: float, cell: float, high: float) -> None:
-    """A map or picture in the middle of its cell, with a thin frame."""
-    width, height = _size(image, cell)
-    x, y = x + (cell - width) / 2, y + (high - height) / 2
-    s = pen.scale
-    left, top = round(x * s), round(y * s)
-    size = max(1, round(width * s)), max(1, round(height * s))
-    pen.image.paste(enlarged(image, *size), (left, top))
-    pen.draw.rectangle((left, top, left + size[0] - 1, top + size[1] - 1), outline=LINE, width=max(1, s // 2))
-
-
-def _colour_bar(pen: Pen, x: float, y: float, look: _Look, words: str, limit: float | None) -> float:
+def _colour_bar(pen: Pen, x: float, y: float, look: Look, words: str, limit: float | None) -> float:
     """The colours with their ends, and a line that says what they mean; the height that is reached is returned."""
     s = pen.scale
     low = -1.0 if look.both else 0.0
@@ -339,168 +286,6 @@ def _colour_bar(pen: Pen, x: float, y: float, look: _Look, words: str, limit: fl
     pen.text(x + BAR, y + 22, ends[2], 10.5, MUTED, "right")
     pen.text(x, y + 38, words, 10.5, MUTED)
     return y + 38 + GAP + 4
-
-
-def _finish(draw: Any, pixels: int, font: Any, about: str) -> Drawing:
-    """Draw twice: on a canvas of one pixel to learn the size, then for good."""
-    width, height = draw(Pen(Image.new("RGB", (1, 1)), pixels, font))
-    image = Image.new("RGB", (math.ceil(width * pixels), math.ceil(height * pixels)), "white")
-    draw(Pen(image, pixels, font))
-    return Drawing(image, pixels, about)
-
-
-# ---------------------------------------------------------------------------------------------------------------- conditional panels
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one component, or one condition, contributes.
-
-    Attributes
-    ----------
-    heat : array_like (H, W)
-        Its conditional map.
-    name : str
-        Such as ``"features.28 17"``.
-    score : float, optional
-        Its relevance, or its share of the whole.
-    label : str
-        What it stands for, where that is known.
-    examples : sequence of pictures
-        PIL images or uint8 arrays, such as the crops that activate it most.
-    """
-
-    heat: ArrayLike
-    name: str = ""
-    score: float | None = None
-    label: str = ""
-    examples: Sequence[Any] = ()
-
-
-def panel(
-    whole: ArrayLike,
-    parts: Sequence[Part],
-    *,
-    picture: Any = None,
-    title: object = None,
-    percentile: float = 99.5,
-    cmap: ColourMap = "bwr",
-    symmetric: bool | None = None,
-    scale: str | float = "each",
-    over: bool = False,
-    n_examples: int = 6,
-    cell: int = 132,
-    pixels: int = 2,
-    font: str | os.PathLike[str] | None = None,
-) -> Drawing:
-    """One sample explained: the picture, its whole map, and the map of each component with its name, score and examples.
-
-    Parameters
-    ----------
-    whole : array_like (H, W)
-    parts : sequence of Part
-        In the order in which they are to be shown.
-    picture : PIL image or uint8 array, optional
-    title : object, optional
-    percentile, cmap, symmetric, over, pixels, font
-        As in :func:`sheet`.
-    scale : {"each", "all"} or float
-        "all": the parts share one scale; the whole map keeps its own.
-    n_examples : int
-        At most this many examples of each part, three in a row.
-    cell : int
-        Longer side of a map, at least 60.
-
-    Returns
-    -------
-    Drawing
-    """
-    if cell < 60 or pixels < 1 or n_examples < 0:
-        raise ValueError(f"cell={cell}, pixels={pixels}, n_examples={n_examples}: must be at least 60, 1 and 0")
-    if scale not in ("each", "all") and not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale={scale!r}: must be 'each', 'all' or the value of the outermost colour")
-    look = _Look(percentile, cmap, symmetric, over)
-    all_maps = [_one_map(whole, "whole"), *(_one_map(part.heat, f"parts[{i}].heat") for i, part in enumerate(parts))]
-    shown = None if picture is None else as_picture(picture)
-    if over and shown is None:
-        raise ValueError("over=True lays maps on the picture: pass picture=")
-    limits = [look.limit(m) for m in all_maps]
-    if not isinstance(scale, str):
-        limits = [float(scale)] * len(limits)
-    elif scale == "all" and parts:
-        limits[1:] = [look.limit(_joined(all_maps[1:]))] * len(parts)
-    blocks = [
-        _Block(look.image(m, limit, shown), _bound(limit, look), *_words(part), _examples(part, i, n_examples))
-        for i, (m, limit, part) in enumerate(zip(all_maps, limits, [None, *parts], strict=True))
-    ]
-    if shown is not None:
-        blocks.insert(0, _Block(shown, "", "picture", "", []))
-    line = None if title is None else clean(str(title))
-    return _finish(lambda pen: _draw_panel(pen, blocks, line, float(cell)), pixels, font, f"{len(parts)} conditional maps")
-
-
-@dataclass(frozen=True)
-class _Block:
-    image: Image.Image
-    below: str
-    name: str
-    label: str
-    examples: list[Image.Image]
-
-
-def _one_map(values: ArrayLike, name: str) -> F64:
-    found = finite(values, name)
-    if found.ndim != 2 or 0 in found.shape:
-        raise ValueError(f"{name} has shape {found.shape}: must be one map (H, W)")
-    return found
-
-
-def _words(part: Part | None) -> tuple[str, str]:
-    if part is None:
-        return "whole", ""
-    score = "" if part.score is None else f"{'+' if part.score > 0 else ''}{plain(part.score)}"
-    return "  ".join(piece for piece in (clean(part.name), score) if piece), clean(part.label)
-
-
-def _examples(part: Part | None, i: int, most: int) -> list[Image.Image]:
-    if part is None:
-        return []
-    return [as_picture(p, f"parts[{i - 1}].examples[{k}]") for k, p in enumerate(part.examples[:most])]
-
-
-def _draw_panel(pen: Pen, blocks: Sequence[_Block], title: str | None, cell: float) -> tuple[float, float]:
-    y = MARGIN
-    right = MARGIN + len(blocks) * (cell + GAP) - GAP
-    if title is not None:
-        pen.text(MARGIN, y + 13, title, 15, INK)
-        right = max(right, MARGIN + pen.width(title, 15))
-        y += 30
-    labels = [pen.wrap(block.label, 11, cell, 2) for block in blocks]
-    most = max(map(len, labels))
-    high = max(_size(block.image, cell)[1] for block in blocks)
-    bottom = y
-    for j, (block, label) in enumerate(zip(blocks, labels, strict=True)):
-        x = MARGIN + j * (cell + GAP)
-        pen.text(x, y + 10, pen.fit(block.name, 12, cell), 12, INK)
-        for k, text in enumerate(label):
-            pen.text(x, y + 10 + 14 * (k + 1), text, 11, MUTED)
-        top = y + 17 + 14 * most
-        _place(pen, block.image, x, top, cell, high)
-        pen.text(x + cell / 2, top + high + 13, block.below, 10.5, MUTED, "centre")
-        small = (cell - 2 * 3) / 3
-        at = top + high + 20
-        for k, example in enumerate(block.examples):
-            square = _square(example)
-            _place(pen, square, x + (k % 3) * (small + 3), at + (k // 3) * (small + 3), small, small)
-        bottom = max(bottom, at + math.ceil(len(block.examples) / 3) * (small + 3))
-    return right + MARGIN, bottom + MARGIN - 3
-
-
-def _square(image: Image.Image) -> Image.Image:
-    """The middle of a picture."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side)).resize((96, 96), Image.Resampling.LANCZOS)
 
 
 def stack(drawings: Sequence[Shown]) -> Drawing:
@@ -581,10 +366,10 @@ def plot(
     if options:
         raise TypeError(f"{', '.join(options)}: not for axes, which have titles and sizes of their own")
     return _on_axes(r, ax, many, chosen, seen if over else None, name or INPUT, scale,
-                    _Look(percentile, cmap, symmetric, over), bar)  # fmt: skip
+                    Look(percentile, cmap, symmetric, over), bar)  # fmt: skip
 
 
-def _on_axes(r: Attribution, ax: Any, many: bool, chosen: list[int], seen: Any, name: str, scale: str | float, look: _Look,
+def _on_axes(r: Attribution, ax: Any, many: bool, chosen: list[int], seen: Any, name: str, scale: str | float, look: Look,
              bar: bool) -> Any:  # fmt: skip
     from semanticlens.plot._axes import heat_on
 
