@@ -323,6 +323,10 @@ def test_graphs_of_all_forms(images: np.ndarray) -> None:
     assert plot.graph(objects).image.tobytes() == plain.image.tobytes()
     mappings = [{"layer": n[0], "channel": n[1], "score": n[2], **({"label": n[4]} if len(n) > 4 else {})} for n in NODES]
     assert plot.graph(mappings, [{"from": 0, "to": 1, "weight": 3.0}, *EDGES[1:]]).image.tobytes() == plain.image.tobytes()
+    family = [SimpleNamespace(parent=("c", 1), child=("b", 2), weight=3.0), *EDGES[1:]]
+    assert plot.graph(NODES, family).image.tobytes() == plain.image.tobytes()
+    beside = plot.graph(NODES, EDGES, pictures={("c", 1): images[0]}, labels={("c", 1): "star"})
+    assert beside.image.tobytes() == plot.graph([(*NODES[0], images[0], "star"), *NODES[1:]], EDGES).image.tobytes()
     shown = plot.graph([(*NODES[0], images[0], "star"), *NODES[1:]], EDGES, title="graph", names={"a": "features.0"})
     assert shown.image.tobytes() != plain.image.tobytes()
     assert plot.graph([("a", 3, 0.0)], []).about == "graph of 1 nodes and 0 edges"

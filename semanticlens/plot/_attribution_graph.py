@@ -43,6 +43,8 @@ def graph(
     nodes: Any,
     edges: Iterable[Any] | None = None,
     *,
+    pictures: Mapping[Key, Any] | None = None,
+    labels: Mapping[Key, str] | None = None,
     title: object = None,
     names: Mapping[str, str] | None = None,
     pixels: int = 2,
@@ -56,8 +58,10 @@ def graph(
         Each node is a tuple ``(layer, channel, score)``, with a picture and a label behind it if there are any (None is none); or a
         mapping or an object with ``layer``, ``channel``, ``score`` and, where known, ``thumbnail`` and ``label``.
     edges : iterable, optional
-        ``(from, to, weight)``, or mappings or objects with ``start``, ``end`` and ``weight`` (``source`` and ``target`` will do); a
-        node is named by its ``(layer, channel)`` or by its place in ``nodes``.
+        ``(from, to, weight)``, or mappings or objects with ``start``, ``end`` and ``weight`` (``source`` and ``target``, or ``parent`` and
+        ``child``, will do); a node is named by its ``(layer, channel)`` or by its place in ``nodes``.
+    pictures, labels : mapping of (layer, channel) to a picture, to str, optional
+        For nodes that bring none themselves: the crop that activates a channel most, its concept's name.
     title : object, optional
     names : mapping of str to str, optional
         What to write above the column of a layer instead of its name.
@@ -81,7 +85,7 @@ def graph(
         nodes, edges = nodes.nodes, nodes.edges
     if pixels < 1:
         raise ValueError(f"pixels={pixels}: must be at least 1")
-    found = _nodes(nodes)
+    found = _nodes(nodes, pictures or {}, labels or {})
     links = _edges(edges, list(found))
     columns = _columns(found, links)
     heads = [clean((names or {}).get(layer, layer)) for layer in columns]
@@ -128,7 +132,7 @@ def _get(given: Any, *names: str) -> Any:
     return None
 
 
-def _nodes(given: Iterable[Any]) -> dict[Key, _Node]:
+def _nodes(given: Iterable[Any], pictures: Mapping[Key, Any], labels: Mapping[Key, str]) -> dict[Key, _Node]:
     found: dict[Key, _Node] = {}
     for i, node in enumerate(given):
         if isinstance(node, Sequence) and not hasattr(node, "layer"):
@@ -144,6 +148,8 @@ def _nodes(given: Iterable[Any]) -> dict[Key, _Node]:
         key = (str(layer), int(channel))
         if key in found:
             raise ValueError(f"nodes[{i}]: {key[0]!r} {key[1]} occurs twice")
+        picture = pictures.get(key) if picture is None else picture
+        label = label or labels.get(key)
         shown = None if picture is None else as_picture(picture, f"the picture of nodes[{i}]")
         found[key] = _Node(key, _number(score, f"the score of nodes[{i}]"), shown, clean(label) if label else "")
     if not found:
@@ -154,12 +160,12 @@ def _nodes(given: Iterable[Any]) -> dict[Key, _Node]:
 def _edges(given: Iterable[Any], keys: Sequence[Key]) -> list[_Edge]:
     links = []
     for i, edge in enumerate(given):
-        if isinstance(edge, Sequence) and not any(hasattr(edge, name) for name in ("start", "source")):
+        if isinstance(edge, Sequence) and not any(hasattr(edge, name) for name in ("start", "source", "parent")):
             if len(edge) != 3:
                 raise ValueError(f"edges[{i}] has {len(edge)} entries: must be (from, to, weight)")
             start, end, weight = edge
         else:
-            start, end = _get(edge, "start", "source", "from"), _get(edge, "end", "target", "to")
+            start, end = _get(edge, "start", "source", "parent", "from"), _get(edge, "end", "target", "child", "to")
             weight = _get(edge, "weight", "relevance", "score")
         ends = [_key(end_, keys, i) for end_ in (start, end)]
         if ends[0][0] == ends[1][0]:
@@ -232,11 +238,15 @@ def _lines(links: Sequence[_Edge], at: Mapping[Key, tuple[float, float]], width:
     for e in sorted(links, key=lambda e: abs(e.weight)):
         share = abs(e.weight) / largest if largest else 0.0
         (x, y), (u, v) = at[e.start], at[e.end]
-        points = _curve((x + NODE + 3, y + NODE / 2), (u - 3, v + NODE / 2))
-        mask = Image.new("L", (width * FINE, height * FINE), 0)
         thick = max(1, round((0.8 + 5.5 * share) * s))
-        ImageDraw.Draw(mask).line([(a * s, b * s) for a, b in points], fill=round(255 * (0.22 + 0.6 * share)), width=thick, joint="curve")
-        image.paste(Image.new("RGB", image.size, FOR if e.weight >= 0 else AGAINST), mask=mask.reduce(FINE))
+        points = [(a * s, b * s) for a, b in _curve((x + NODE + 3, y + NODE / 2), (u - 3, v + NODE / 2))]
+        low = [max(0, int(min(p[i] for p in points) - thick) // FINE) for i in (0, 1)]  # a mask around the line is enough
+        size = [math.ceil((max(p[i] for p in points) + thick) / FINE) - low[i] for i in (0, 1)]
+        mask = Image.new("L", (size[0] * FINE, size[1] * FINE), 0)
+        moved = [(a - low[0] * FINE, b - low[1] * FINE) for a, b in points]
+        ImageDraw.Draw(mask).line(moved, fill=round(255 * (0.22 + 0.6 * share)), width=thick, joint="curve")
+        small = mask.reduce(FINE)
+        image.paste(Image.new("RGB", small.size, FOR if e.weight >= 0 else AGAINST), (low[0], low[1]), small)
     return image
 
 

@@ -39,6 +39,7 @@ background:linear-gradient(var(--sl-line),var(--sl-line)) 50% 0/1px 100% no-repe
 .sl-out .sl-signed i{position:absolute;top:0;height:100%;border-radius:1px}
 .sl-out .sl-plus{left:50%;background:rgb(214,48,40)}.sl-out .sl-minus{right:50%;background:rgb(52,116,200)}
 .sl-out .sl-kept{white-space:nowrap}
+.sl-out .sl-rule{display:inline-block;min-width:11em}
 .sl-out .sl-tokens{line-height:2;margin:.2em 0 .5em;max-width:60em;overflow-wrap:anywhere;white-space:pre-wrap}
 .sl-out .sl-tokens span{padding:.16em 0;border-radius:2px}
 """
@@ -136,9 +137,10 @@ def ledger(found: Ledger) -> Html:
     ]
     most = max((abs(getattr(e, c)) for e in keeping for c in columns if np.isfinite(getattr(e, c))), default=0.0)
     rows: list[list[object]] = [
-        [code(e.node), e.rule, e.arrived, e.passed, *(_signed(getattr(e, c), most) for c in columns), e.degenerate_rows]
+        [code(e.node), Html(f'<span class="sl-rule">{escape(e.rule)}</span>'), e.arrived, e.passed,
+         *(_signed(getattr(e, c), most) for c in columns), e.degenerate_rows]
         for e in keeping
-    ]
+    ]  # fmt: skip
     totals = [found.total(c) for c in columns]
     top = max(map(abs, totals), default=0.0)
     rows.append([Html('<b class="sl-kept">whole</b>'), "", found.started, found.arrived, *(_signed(t, top) for t in totals),
