@@ -128,6 +128,8 @@ def test_zero_and_extreme_sizes() -> None:
     assert plot.heat_colours(np.array([1e308, -1e308]), 100).tolist() == [RED, BLUE]
     assert plot.heat_colours([7.0], limit=1e-320).tolist() == [RED]
     assert plot.heat_colours(np.empty((0, 4))).shape == (0, 4, 3)
+    assert plot.heat_colours([1.0, -9.0], np.int64(100), limit=np.float32(2)).tolist() == [[255, 128, 128], BLUE]
+    assert plot.sheet(np.ones((1, 8, 8)), scale=np.float32(2)).about == "1 x 1 maps"
     assert plot.heat_colours([True, False], 100).tolist() == [RED, WHITE]
 
 

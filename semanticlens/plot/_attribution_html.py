@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -225,7 +226,7 @@ def _token_limits(rows: Any, lines: list[list[str]], percentile: float, scale: s
         return [heat_limit(row, percentile) for row in own]
     if scale == "all":
         return [heat_limit(np.concatenate(own), percentile)] * len(own)
-    if not (isinstance(scale, (int, float)) and np.isfinite(scale) and scale > 0):
+    if not (isinstance(scale, numbers.Real) and np.isfinite(scale) and scale > 0):
         raise ValueError(f"scale={scale!r}: must be 'each', 'all' or the value of the strongest colour")
     return [float(scale)] * len(own)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def panel(
     """
     if cell < 60 or pixels < 1 or n_examples < 0:
         raise ValueError(f"cell={cell}, pixels={pixels}, n_examples={n_examples}: must be at least 60, 1 and 0")
-    if scale not in ("each", "all") and not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
+    if scale not in ("each", "all") and not (isinstance(scale, numbers.Real) and math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale={scale!r}: must be 'each', 'all' or the value of the outermost colour")
     look = Look(percentile, cmap, symmetric, over)
     all_maps = [_one_map(whole, "whole"), *(_one_map(part.heat, f"parts[{i}].heat") for i, part in enumerate(parts))]

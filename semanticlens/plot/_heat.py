@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ def heat_limit(r: ArrayLike, percentile: float = 99.5, *, two_sided: bool = True
 
     Where that percentile is 0 (few values differ from 0) it is the largest; where all are 0 it is 0.
     """
-    if not (isinstance(percentile, (int, float)) and 0 < percentile <= 100):
+    if not (isinstance(percentile, numbers.Real) and 0 < percentile <= 100):
         raise ValueError(f"percentile={percentile!r}: must be above 0 and at most 100")
     values = finite(r)
     sizes = np.abs(values) if two_sided else np.maximum(values, 0)
@@ -140,7 +141,7 @@ def heat_colours(
     colours = stops(cmap)
     if limit is None:
         limit = heat_limit(values, percentile, two_sided=both) if values.size else 0.0
-    elif not (isinstance(limit, (int, float)) and math.isfinite(limit) and limit >= 0):
+    elif not (isinstance(limit, numbers.Real) and math.isfinite(limit) and limit >= 0):
         raise ValueError(f"limit={limit!r}: must be a finite number of at least 0")
     # a limit may be so small that a quotient overflows: clip before dividing
     place = np.zeros_like(values) if limit == 0 else np.clip(values, -limit, limit) / limit
@@ -216,7 +217,7 @@ def overlay(
     PIL.Image.Image
         RGB, of the picture's size.
     """
-    if not (isinstance(alpha, (int, float)) and 0 <= alpha <= 1):
+    if not (isinstance(alpha, numbers.Real) and 0 <= alpha <= 1):
         raise ValueError(f"alpha={alpha!r}: must be between 0 and 1")
     values = finite(r)
     if values.ndim != 2 or 0 in values.shape:

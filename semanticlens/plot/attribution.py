@@ -7,6 +7,7 @@ of matplotlib, :func:`plot` draws there and returns them. No state is kept anywh
 from __future__ import annotations
 
 import math
+import numbers
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -176,7 +177,7 @@ def _limits(grid: list[list[F64]], look: Look, scale: str | float) -> list[list[
         if len(column) != len(grid[0]):
             raise ValueError(f"maps[{j}] has {len(column)} samples, the first column has {len(grid[0])}")
     count, width = len(grid[0]), len(grid)
-    if isinstance(scale, (int, float)) and not isinstance(scale, bool):
+    if isinstance(scale, numbers.Real) and not isinstance(scale, bool):
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale={scale!r}: must be a finite number above 0, or one of {', '.join(SCALES)}")
         return [[float(scale)] * width for _ in range(count)]
