@@ -9,7 +9,7 @@ Lapuschkin et al. 2019, with the generalised gamma rule; for transformers after 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -85,7 +85,7 @@ class Rule:
     operations: ClassVar[frozenset[str]] = ALL
 
     def __str__(self) -> str:
-        changed = [f"{name}={_text(getattr(self, name))}" for name in self.__dataclass_fields__]
+        changed = [f"{name}={_text(getattr(self, name))}" for name in (item.name for item in fields(self))]
         return f"{type(self).__name__}({', '.join(changed)})"
 
 

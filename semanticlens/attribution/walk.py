@@ -152,7 +152,7 @@ def _read(
     if merged is not None and not isinstance(chosen[merged.node.name].rule, Pass):
         apart.add(name)
         merged = None
-    if item.op.name in LINEAR and not isinstance(rule, Gradient):
+    if item.op.name in LINEAR and isinstance(rule, linear.RULES):
         reads = {"inputs", "output"} if isinstance(rule, linear.READS_RESULT) else {"inputs"}
     elif isinstance(rule, Gradient):
         reads = set(item.op.keeps)
@@ -377,7 +377,7 @@ class Walk:
         rule = route.chosen[item.node.name].rule
         xs = [self._known(source) for source in link.sources]
         y = self._known(route.result.get(item.node.name, item.node.name))
-        if item.op.name in LINEAR and not isinstance(rule, Gradient):
+        if item.op.name in LINEAR and isinstance(rule, linear.RULES):
             products = Products(item.op.name, link.call, xs[0], self.n_threads, self.counter, self._packed(item))
             kept = self.values.denominators.setdefault(item.node.name, {})
             return [self._named(item, lambda: linear.propagate(linear.Layer(products, y, r, kept, entry), rule))]
