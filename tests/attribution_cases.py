@@ -65,7 +65,9 @@ def matrix_of(net: Network, node: str = "y") -> tuple[np.ndarray, np.ndarray, np
     """A layer's matrix (O, I), which places it joins, its bias (O,), in float64."""
     item = next(item for item in net._graph if item.node.name == node)
     weight = net.params[item.node.params["weight"]].astype(np.float64)
-    given = net.params[item.node.params["bias"]].astype(np.float64) if "bias" in item.node.params else np.zeros(len(weight))
+    given = (
+        net.params[item.node.params["bias"]].astype(np.float64) if "bias" in item.node.params else np.zeros(len(weight))
+    )
     if item.op.name == "dense":
         where, places = twin.dense_connections(weight), 1
     else:
@@ -78,7 +80,9 @@ def matrix_of(net: Network, node: str = "y") -> tuple[np.ndarray, np.ndarray, np
 
 def numbers_of(rule: rules.Rule, x: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
     """A rule's numbers as the twin takes them, and its stabiliser's; bounds as (B, I)."""
-    numbers = {key: getattr(rule, key) for key in (item.name for item in fields(rule)) if key not in ("epsilon", "stabiliser")}
+    numbers = {
+        key: getattr(rule, key) for key in (item.name for item in fields(rule)) if key not in ("epsilon", "stabiliser")
+    }
     for key in ("low", "high"):
         if key in numbers:
             numbers[key] = np.broadcast_to(numbers[key], x.shape).reshape(len(x), -1)
@@ -93,8 +97,14 @@ def of_twin(net: Network, rule: rules.Rule, x: np.ndarray, r: np.ndarray) -> np.
     """What the slow form gives for a batch."""
     m, joined, b = matrix_of(net)
     numbers, stabiliser = numbers_of(rule, x)
-    name, flat, given = type(rule).__name__, x.astype(np.float64).reshape(len(x), -1), r.astype(np.float64).reshape(len(r), -1)
-    rows = [twin.layer(name, m, joined, b, flat[i], given[i], **stabiliser, **of_sample(numbers, i)) for i in range(len(x))]
+    name, flat, given = (
+        type(rule).__name__,
+        x.astype(np.float64).reshape(len(x), -1),
+        r.astype(np.float64).reshape(len(r), -1),
+    )
+    rows = [
+        twin.layer(name, m, joined, b, flat[i], given[i], **stabiliser, **of_sample(numbers, i)) for i in range(len(x))
+    ]
     return np.stack(rows).reshape(x.shape)
 
 
@@ -120,7 +130,9 @@ def resnet_like(seed: int = 0, size: int = 12, scale: float = 1.0) -> Network:
     nodes: list[Node] = []
 
     def conv(name: str, source: str, outputs: int, channels: int, kernel: int, stride: int = 1) -> str:
-        params[f"{name}.w"] = draw(rng, outputs, channels, kernel, kernel) * np.float32(scale / np.sqrt(channels * kernel * kernel))
+        params[f"{name}.w"] = draw(rng, outputs, channels, kernel, kernel) * np.float32(
+            scale / np.sqrt(channels * kernel * kernel)
+        )
         params[f"{name}.b"] = draw(rng, outputs) * np.float32(0.1)
         pad = kernel // 2
         roles = {"weight": f"{name}.w", "bias": f"{name}.b"}
@@ -137,7 +149,12 @@ def resnet_like(seed: int = 0, size: int = 12, scale: float = 1.0) -> Network:
     x = add("b1.relu2", "relu", add("b1.sum", "add", inner, x))
     inner = conv("b2.conv2", add("b2.relu1", "relu", conv("b2.conv1", x, 8, 6, 3, 2)), 8, 8, 3)
     x = add("b2.relu2", "relu", add("b2.sum", "add", inner, conv("b2.short", x, 8, 6, 1, 2)))
-    params |= {"bn.mean": draw(rng, 8), "bn.var": np.abs(draw(rng, 8)) + np.float32(0.5), "bn.weight": draw(rng, 8), "bn.bias": draw(rng, 8)}
+    params |= {
+        "bn.mean": draw(rng, 8),
+        "bn.var": np.abs(draw(rng, 8)) + np.float32(0.5),
+        "bn.weight": draw(rng, 8),
+        "bn.bias": draw(rng, 8),
+    }
     nodes.append(Node("bn", "batch_norm", x, {role: f"bn.{role}" for role in ("mean", "var", "weight", "bias")}))
     x = add("mean", "mean", add("relu3", "relu", "bn"), axes=[2, 3])
     params |= {"fc.w": draw(rng, 5, 8), "fc.b": draw(rng, 5)}

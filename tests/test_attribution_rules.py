@@ -1,7 +1,8 @@
-"""The rules of relevance propagation: closed forms, every rule on every linear layer against the slow matrix form, and what must hold for all."""
+"""The rules of relevance propagation: closed forms, the slow matrix form on every linear layer, and what must hold for all."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,9 @@ def test_every_rule_on_every_layer_is_the_matrix_form(form: str, rule: str) -> N
             r = value_like(net, x, r)
             want = of_twin(net, chosen, x, r)
             got = relevance(net, chosen, x.astype(np.float64), r.astype(np.float64), dtype="float64")
-            np.testing.assert_allclose(got, want, rtol=EXACT, atol=EXACT * np.abs(want).max(), err_msg=f"bias {bias}, {kind}")
+            np.testing.assert_allclose(
+                got, want, rtol=EXACT, atol=EXACT * np.abs(want).max(), err_msg=f"bias {bias}, {kind}"
+            )
 
 
 def value_like(net: Network, x: np.ndarray, r: np.ndarray) -> np.ndarray:
@@ -129,7 +132,9 @@ def test_threads_on_a_network_that_is_large_enough_for_them() -> None:
 # ---------------------------------------------------------------- several rows of relevance for each sample
 
 
-def rows_of(net: Network, composite: Composite, x: np.ndarray, r: np.ndarray, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+def rows_of(
+    net: Network, composite: Composite, x: np.ndarray, r: np.ndarray, names: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
     """Walks with several rows per sample, put in by a hook at the output as conditions are."""
     route = prepare(net, x.shape[1:], composite).route(net.output, ("input", *names), frozenset({net.output}))
     values = run_forward(net, route, x, 2)
@@ -181,11 +186,13 @@ def test_products_are_what_the_table_says(kind: str, rule: str) -> None:
         second = sl.attribute(net, x, r, composite=composite).products
         cost = linear.COST[type(chosen)][kind == "signed"]
         if isinstance(chosen, rules.AlphaBeta) and chosen.beta == 0:
-            cost //= 2                                                  # ZPlus by another name
+            cost //= 2  # ZPlus by another name
         if isinstance(chosen, rules.Epsilon) and chosen.zero_bias:
-            cost += 1                                                   # the denominator is not the layer's result
+            cost += 1  # the denominator is not the layer's result
         assert first.forward + first.adjoint == cost
-        fixed = isinstance(chosen, (rules.WSquare, rules.Flat))         # their denominators depend on the layer alone and are kept
+        fixed = isinstance(
+            chosen, (rules.WSquare, rules.Flat)
+        )  # their denominators depend on the layer alone and are kept
         assert second.forward + second.adjoint == cost - fixed
 
 
@@ -239,7 +246,7 @@ def test_closed_form_3_tanh_passes() -> None:
     net = chain(np.full((3, 3), 0.1), "tanh", np.full((1, 3), 0.1))
     found = exact(net, everywhere(dense=ZERO, tanh=rules.Pass()), X123)
     np.testing.assert_allclose(found.input, [[0.0269, 0.0537, 0.0806]], atol=5e-5)
-    np.testing.assert_allclose(found.input, X123 / 6 * 0.3 * np.tanh(0.6), rtol=1e-6)    # 0.1 is a float32 in the network
+    np.testing.assert_allclose(found.input, X123 / 6 * 0.3 * np.tanh(0.6), rtol=1e-6)  # 0.1 is a float32 in the network
 
 
 def test_closed_form_4_residual_sum() -> None:
@@ -256,7 +263,7 @@ def test_closed_form_5_maximum() -> None:
         found = exact(net, everywhere(rule), np.array([[[[1.0, 2.0], [5.0, 6.0]]]]), np.full((1, 1, 1, 1), 6.0))
         assert found.input.tolist() == [[[[0, 0], [0, 6]]]]
         zeros = exact(net, everywhere(rule), np.zeros((1, 1, 2, 2)), np.ones((1, 1, 1, 1)))
-        assert zeros.input.tolist() == [[[[1, 0], [0, 0]]]]            # the first of equals, in rows
+        assert zeros.input.tolist() == [[[[1, 0], [0, 0]]]]  # the first of equals, in rows
 
 
 # ---------------------------------------------------------------- stabilisers
@@ -298,7 +305,9 @@ def test_an_all_zero_sample_gets_no_relevance_from_a_scaled_stabiliser(dtype: st
 @pytest.mark.parametrize("eps", [0.0, 1e-60])
 def test_denominators_that_are_zero_drop_relevance_whatever_the_precision(eps: float) -> None:
     """An eps that float32 rounds to 0 is 0."""
-    net = Network([Node("y", "dense", params={"weight": "w"})], {"w": np.array([[1, -1], [1, 1]], np.float32)}, input_shape=(2,))
+    net = Network(
+        [Node("y", "dense", params={"weight": "w"})], {"w": np.array([[1, -1], [1, 1]], np.float32)}, input_shape=(2,)
+    )
     x, r = np.array([[1, 1]], np.float32), np.ones((1, 2), np.float32)
     for rule in (rules.Epsilon(eps), rules.AlphaBeta(2, 1, eps), rules.ZPlus(eps), rules.ZBox(-1.0, 2.0, eps)):
         assert np.isfinite(relevance(net, rule, x, r)).all(), rule
@@ -357,7 +366,7 @@ def test_property_1_conservation(layer: tuple[Network, np.ndarray, np.ndarray], 
 def test_property_2_epsilon_without_bias_is_input_times_gradient(seed: int, widths: list[int]) -> None:
     rng = np.random.default_rng(seed)
     layers_: list[Any] = []
-    for n, m in zip(widths[:-1], widths[1:], strict=True):
+    for n, m in pairwise(widths):
         layers_ += [rng.standard_normal((m, n)), "relu"]
     net = chain(*layers_[:-1], shape=(widths[0],))
     x = rng.standard_normal((2, widths[0]))
@@ -368,7 +377,9 @@ def test_property_2_epsilon_without_bias_is_input_times_gradient(seed: int, widt
 
 @settings(max_examples=25)
 @given(layers(), st.sampled_from(NAMES), st.floats(-3, 3))
-def test_property_3_linear_in_relevance(layer: tuple[Network, np.ndarray, np.ndarray], name: str, factor: float) -> None:
+def test_property_3_linear_in_relevance(
+    layer: tuple[Network, np.ndarray, np.ndarray], name: str, factor: float
+) -> None:
     net, x, r = layer
     other = np.random.default_rng(0).standard_normal(r.shape)
     parts = [relevance(net, unbiased(name), x, part, dtype="float64") for part in (r, other, r + factor * other)]
@@ -383,7 +394,8 @@ def test_property_4_z_plus_is_alpha_1_beta_0(layer: tuple[Network, np.ndarray, n
     for sign in (x, x - 1):
         for dtype in (np.float64, np.float32):
             arrays = sign.astype(dtype), r.astype(dtype)
-            results = [relevance(net, rule, *arrays, dtype=np.dtype(dtype).name) for rule in (rules.ZPlus(), rules.AlphaBeta(1, 0))]
+            both = rules.ZPlus(), rules.AlphaBeta(1, 0)
+            results = [relevance(net, rule, *arrays, dtype=np.dtype(dtype).name) for rule in both]
             assert np.array_equal(*results)
 
 
@@ -391,7 +403,7 @@ def test_property_4_z_plus_is_alpha_1_beta_0(layer: tuple[Network, np.ndarray, n
 @given(layers())
 def test_property_5_gamma_lies_between_epsilon_and_z_plus(layer: tuple[Network, np.ndarray, np.ndarray]) -> None:
     net, x, r = layer
-    r = np.where(r > 0, r, 0.0)                                         # results above 0
+    r = np.where(r > 0, r, 0.0)  # results above 0
     run = {"dtype": "float64"}
     small = relevance(net, rules.Gamma(1e-10, 0.0), x, r, **run)
     large = relevance(net, rules.Gamma(1e10, 0.0), x, r, **run)
@@ -406,7 +418,10 @@ def test_property_6_merged_batch_normalisation_leaves_outputs_unchanged(seed: in
     from semanticlens.nn.fold import fold_batch_norm
 
     rng = np.random.default_rng(seed)
-    params = {"w": rng.standard_normal((4, 3, 3, 3)), "m": rng.standard_normal(4), "v": rng.uniform(0.5, 2, 4), "g": rng.standard_normal(4), "b": rng.standard_normal(4)}
+    params = {key: rng.standard_normal(4) for key in ("m", "g", "b")} | {
+        "w": rng.standard_normal((4, 3, 3, 3)),
+        "v": rng.uniform(0.5, 2, 4),
+    }
     nodes = [
         Node("c", "conv2d", params={"weight": "w"}),
         Node("n", "batch_norm", "c", {"mean": "m", "var": "v", "weight": "g", "bias": "b"}),
@@ -441,7 +456,9 @@ def networks(draw: Any) -> tuple[Network, np.ndarray]:
     def conv(source: str, outputs: int) -> str:
         kernel = int(rng.integers(1, 4))
         before, behind = (kernel - 1) // 2, kernel - 1 - (kernel - 1) // 2
-        weight = rng.standard_normal((outputs, channels, kernel, kernel)) + 0.3       # results near 0 would only test the stabiliser
+        weight = (
+            rng.standard_normal((outputs, channels, kernel, kernel)) + 0.3
+        )  # results near 0 would only test the stabiliser
         return put("relu", put("conv2d", source, weight=weight, padding=[before, before, behind, behind]))
 
     for step in draw(st.lists(st.sampled_from(["conv", "residual", "concat", "max", "mean"]), min_size=2, max_size=6)):
@@ -454,17 +471,25 @@ def networks(draw: Any) -> tuple[Network, np.ndarray]:
             outputs = int(rng.integers(1, 4))
             last, channels = put("concat", last, conv(last, outputs), axis=1), channels + outputs
         elif step in ("max", "mean") and size > 2:
-            last, size = put(f"{'max' if step == 'max' else 'avg'}_pool2d", last, kernel=[2, 2], stride=[2, 2]), size // 2
+            last, size = (
+                put(f"{'max' if step == 'max' else 'avg'}_pool2d", last, kernel=[2, 2], stride=[2, 2]),
+                size // 2,
+            )
     put("dense", put("flatten", last), weight=rng.standard_normal((3, channels * size * size)) + 0.3)
     return Network(nodes, params, input_shape=(2, 8, 8)), rng.uniform(0.05, 1, (2, 2, 8, 8))
 
 
+def first_and_rest(first: rules.Rule, rest: rules.Rule) -> Composite:
+    """Rules without stabiliser: one for the first linear layer, one for the other convolutions, Epsilon for dense layers."""
+    return Composite.epsilon(0.0).with_rule(type="conv", rule=rest).with_rule(type="linear", first=True, rule=first)
+
+
 CONSERVING = {
     "epsilon": Composite.epsilon(0.0),
-    "z plus": Composite.epsilon_plus(0.0).with_rule(type="conv", rule=rules.ZPlus(0.0)),
-    "flat first": Composite.epsilon_plus(0.0).with_rule(type="conv", rule=rules.Gamma(0.25, 0.0)).with_rule(type="linear", first=True, rule=rules.Flat(0.0)),
-    "box first": Composite.epsilon(0.0).with_rule(type="linear", first=True, rule=rules.ZBox(-0.5, 2.0, 0.0)),
-    "w square first": Composite.epsilon(0.0).with_rule(type="linear", first=True, rule=rules.WSquare(0.0)),
+    "z plus": first_and_rest(rules.ZPlus(0.0), rules.ZPlus(0.0)),
+    "flat first": first_and_rest(rules.Flat(0.0), rules.Gamma(0.25, 0.0)),
+    "box first": first_and_rest(rules.ZBox(-0.5, 2.0, 0.0), ZERO),
+    "w square first": first_and_rest(rules.WSquare(0.0), ZERO),
 }
 
 
@@ -478,7 +503,7 @@ def test_random_networks_conserve_relevance(network: tuple[Network, np.ndarray],
             composite = composite.with_rule(type=kind, rule=rules.Norm(0.0))
     found = sl.attribute(net, x, 1, composite=composite, dtype="float64")
     ledger = found.ledger()
-    lost = ledger.total("degenerate") + ledger.total("stabiliser")      # Gamma and Flat drop what reaches a result of 0
+    lost = ledger.total("degenerate") + ledger.total("stabiliser")  # Gamma and Flat drop what reaches a result of 0
     got, want = found.input.sum(), found.output[:, 1].sum()
     assert abs(got + lost - want) <= 1e-9 * max(np.abs(found.input).sum(), ledger.largest)
     assert not ledger.total("degenerate_rows") or name == "flat first"

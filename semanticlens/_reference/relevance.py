@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def connections(weight: Array, size: tuple[int, int], *, stride: tuple[int, int] = (1, 1), padding: tuple[int, int, int, int] = (0, 0, 0, 0),
-                dilation: tuple[int, int] = (1, 1), groups: int = 1) -> Array:
+def connections(
+    weight: Array,
+    size: tuple[int, int],
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+) -> Array:
     """(O H' W', C H W) whole numbers: which value of ``weight`` joins an output to an input, -1 where none does."""
     outputs, channels, kh, kw = weight.shape
     top, left, bottom, right = padding
@@ -50,8 +57,20 @@ def _shares(c: Array, bias: Array, r: Array, st: dict[str, Any]) -> Array:
     return ((r / np.where(t == 0, 1, t) * (t != 0))[:, None] * c).sum(axis=0)
 
 
-def terms(rule: str, m: Array, joined: Array, b: Array, x: Array, *, alpha: float = 2.0, beta: float = 1.0, gamma: float = 0.25,
-          low: Array | None = None, high: Array | None = None, zero_bias: bool = False) -> list[tuple[float, Array, Array, Array]]:
+def terms(
+    rule: str,
+    m: Array,
+    joined: Array,
+    b: Array,
+    x: Array,
+    *,
+    alpha: float = 2.0,
+    beta: float = 1.0,
+    gamma: float = 0.25,
+    low: Array | None = None,
+    high: Array | None = None,
+    zero_bias: bool = False,
+) -> list[tuple[float, Array, Array, Array]]:
     """What a rule shares relevance by, for one sample of a linear layer ``z = m x + b``.
 
     Parameters
@@ -95,8 +114,19 @@ def terms(rule: str, m: Array, joined: Array, b: Array, x: Array, *, alpha: floa
     raise ValueError(f"rule={rule!r} has no matrix form here")
 
 
-def layer(rule: str, m: Array, joined: Array, b: Array, x: Array, r: Array, *, eps: float = 1e-6, clip: bool = False, norm_scale: bool = False,
-          **numbers: Any) -> Array:
+def layer(
+    rule: str,
+    m: Array,
+    joined: Array,
+    b: Array,
+    x: Array,
+    r: Array,
+    *,
+    eps: float = 1e-6,
+    clip: bool = False,
+    norm_scale: bool = False,
+    **numbers: Any,
+) -> Array:
     """Relevance (I,) of one sample's input for the relevance ``r`` (O,) of the result; the other arguments are those of :func:`terms`."""
     st: dict[str, Any] = {"eps": eps, "clip": clip, "norm_scale": norm_scale}
     parts = [factor * _shares(c, bias, r * of, st) for factor, c, bias, of in terms(rule, m, joined, b, x, **numbers)]
