@@ -118,9 +118,12 @@ def composites(key: str, name: str, dtype: Any) -> tuple[Any, Composite]:
     from zennit import rules
 
     canon = canonizers(name)
+    unfolded: Any = {"type": "batch_norm", "rule": Pass()}  # where it cannot be folded zennit passes it
     if key == "epsilon_gamma_box":
         low, high = (torch.tensor(value, dtype=dtype) for value in (LOW, HIGH))
-        return theirs.EpsilonGammaBox(low=low, high=high, canonizers=canon), Composite.epsilon_gamma_box(LOW, HIGH)
+        box = Composite.epsilon_gamma_box(LOW, HIGH)
+        box = box.with_rule(**unfolded) if name.startswith("densenet") else box
+        return theirs.EpsilonGammaBox(low=low, high=high, canonizers=canon), box
     ours = preset(key)
     if key in GRADIENTS:
         made = {
@@ -138,10 +141,8 @@ def composites(key: str, name: str, dtype: Any) -> tuple[Any, Composite]:
         "epsilon_alpha2_beta1_flat": theirs.EpsilonAlpha2Beta1Flat,
         "excitation_backprop": theirs.ExcitationBackprop,
     }
-    if (
-        name.startswith("densenet") and key != "excitation_backprop"
-    ):  # normalisation that cannot be folded: zennit passes it
-        ours = ours.with_rule(type="batch_norm", rule=Pass())
+    if name.startswith("densenet") and key != "excitation_backprop":
+        ours = ours.with_rule(**unfolded)
     return kinds[key](canonizers=canon), ours
 
 

@@ -201,8 +201,12 @@ def test_small_networks_with_three_composites(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", peers.NETWORKS)
 def test_whole_networks_with_every_composite(name: str) -> None:
-    """float64 to 1e-9; float32 to 1e-4 for relevance. For gradients float32 is noted only: a ReLU near its corner may fall to the other side."""
-    whole(name, (*peers.LRP, *peers.GRADIENTS))
+    """float64 to 1e-9; float32 to 1e-4 for relevance. For gradients float32 is noted only: a ReLU may fall to the other side.
+
+    torchvision's residual networks call one ReLU several times, and zennit's BetaSmooth then reads the last call's input: left out there.
+    """
+    keys = (*peers.LRP, *peers.GRADIENTS)
+    whole(name, tuple(key for key in keys if not (name.startswith("resnet") and key == "beta_smooth")))
 
 
 # ---------------------------------------------------------------- where zennit deviates, and what is right
@@ -264,7 +268,7 @@ def test_merging_batch_normalisation_is_inexact_in_zennit() -> None:
 def test_merging_by_order_of_registration_fails_on_densenet() -> None:
     """zennit pairs neighbours in order of registration; DenseNet's normalisation comes before its convolution. Ours folds by the graph."""
     net, x, composite, ours = unprepared("densenet121")
-    with pytest.raises(RuntimeError, match="must match the size|expected bias"), composite.context(net) as canonised:
+    with pytest.raises(RuntimeError, match=r"must match the size|expected bias"), composite.context(net) as canonised:
         canonised(x)
     right = net(x).detach().numpy()
     own = ours.run(x.numpy(), dtype="float64")["output"]
