@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from semanticlens._errors import NumericalError
 from semanticlens._kernels import resolve_threads
 from semanticlens._progress import track
 from semanticlens.attribution.composites import Assigned, Composite, preset
@@ -230,7 +231,7 @@ def attribute(
     ValueError, TypeError
         For a target, name, composite or shape that does not fit.
     NumericalError
-        If a value that relevance starts from is not finite.
+        If the value that relevance starts from, or relevance itself, is not finite; the message names the node.
     MemoryLimitError
         Before anything is allocated, if it would not fit.
     """
@@ -238,6 +239,8 @@ def attribute(
         raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
     batch = check_input(net, x) if dtype == "float32" else check_double(net, x)
     threads = resolve_threads(n_threads)
+    if not isinstance(record, Iterable):
+        raise TypeError(f"record={record!r}: must be a name or several of them")
     names = (record,) if isinstance(record, str) else tuple(record)
     ready = prepare(net, batch.shape[1:], composite)
     values = {name: ready.value(name) for name in names}
@@ -280,7 +283,11 @@ def _one(
     output = values.arrays[route.of]
     first = starting(output, target, start)
     walk = Walk(net, values, route.asked, n_threads, ledger=ledger)
-    walk.back({route.of: first})
+    try:
+        walk.back({route.of: first})
+    except NumericalError:  # once more, to say where
+        Walk(net, run_forward(net, route, x, n_threads), route.asked, n_threads, careful=True).back({route.of: first})
+        raise
     return walk, output, first
 
 
