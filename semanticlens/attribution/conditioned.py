@@ -21,8 +21,8 @@ from semanticlens.nn.memory import allowed, check_bytes
 __all__ = ["Conditioned", "Job"]
 
 Array = NDArray[Any]
-ROWS = 32  # of relevance walked at a time, at most
-SHARE = 1 << 30  # bytes that rows walked at a time may take, at most
+ROWS = 64  # of relevance walked at a time, at most
+SHARE = 400 << 20  # bytes that rows walked at a time may take, at most: more is slower, the largest values leave the caches
 
 
 @dataclass
@@ -152,12 +152,12 @@ class Job:
         pending, link = upper.relevance, upper.stopped
         chosen = self._alive(group, until, link, pending, rest)
         yield from (None for _ in range(len(places) - len(chosen)))
-        step = self.chunk or self._fitting()
-        for i in range(0, len(chosen), step):
-            here = chosen[i : i + step]
+        number = -(-len(chosen) // (self.chunk or self._fitting()))
+        for j in range(number):  # of nearly equal length: a single row would not use the denominators that the others share
+            here = chosen[j::number]
             walk = self._walk(values, group.part(here), rest, release=False)
             walk.back({**pending, **({link: np.repeat(pending[link], len(here), axis=0)} if link in pending else {})})
-            self._keep(walk.found, [places[j] for j in here])
+            self._keep(walk.found, [places[i] for i in here])
             yield from (None for _ in here)
 
     def _alive(self, group: Group, until: str, link: str, pending: Mapping[str, Array], rest: frozenset[str]) -> list[int]:

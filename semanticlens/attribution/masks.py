@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from semanticlens.attribution.walk import Hook
 from semanticlens.nn.graph import INPUT, Checked
 
-__all__ = ["At", "Channels", "Group", "Mask", "channel_axis", "groups", "masks_of", "rows", "sizes"]
+__all__ = ["At", "Channels", "Group", "Mask", "ancestors", "channel_axis", "groups", "masks_of", "rows", "sizes"]
 
 Array = NDArray[Any]
 
@@ -204,7 +204,7 @@ def groups(all_masks: Sequence[tuple[Mask, ...]], graph: Sequence[Checked], thro
         If no path passes such values together.
     """
     order = {item.node.name: i for i, item in enumerate(graph)}
-    behind = _ancestors(graph) if exclude or through is not None else {}
+    behind = ancestors(graph) if exclude or through is not None else {}
     by_layers: dict[tuple[str, ...], list[int]] = {}
     for i, masks in enumerate(all_masks):
         values = tuple(sorted((mask.value for mask in masks), key=lambda value: -order[value]))
@@ -231,7 +231,7 @@ def _beside(chain: set[str], behind: Mapping[str, set[str]], graph: Sequence[Che
     return frozenset(found)
 
 
-def _ancestors(graph: Sequence[Checked]) -> dict[str, set[str]]:
+def ancestors(graph: Sequence[Checked]) -> dict[str, set[str]]:
     """Node -> all values it depends on."""
     found: dict[str, set[str]] = {INPUT: set()}
     for item in graph:
