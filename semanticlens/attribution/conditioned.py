@@ -37,18 +37,23 @@ class Conditioned(Walk):
         The value before which the walk stops; ``relevance`` then holds what has arrived.
     stopped : str or None
         The name under which that value's relevance is found there.
+    since : str or None
+        For a walk that goes on from there: the same name.
     """
 
     cut: frozenset[str] = frozenset()
     beside: frozenset[str] = frozenset()
     until: str | None = None
     stopped: str | None = None
+    since: str | None = None
 
     def back(self, start: Mapping[str, Array]) -> None:
         """As :meth:`Walk.back`, past the values that count."""
         self.relevance.update(start)
         with np.errstate(all="ignore"):
-            for link in reversed(self.values.links):
+            links = list(reversed(self.values.links))
+            first = next((i for i, link in enumerate(links) if link.name == self.since), 0)
+            for link in links[first:]:
                 names = (link.name,) if link.name == link.head.node.name else (link.name, link.head.node.name)
                 if self.until in names:
                     self.stopped = link.name
@@ -156,6 +161,7 @@ class Job:
         for j in range(number):  # of nearly equal length: a single row would not use the denominators that the others share
             here = chosen[j::number]
             walk = self._walk(values, group.part(here), rest, release=False)
+            walk.since = link
             walk.back({**pending, **({link: np.repeat(pending[link], len(here), axis=0)} if link in pending else {})})
             self._keep(walk.found, [places[i] for i in here])
             yield from (None for _ in here)
