@@ -148,8 +148,8 @@ def main() -> None:
         ratios += [row["of_zennit"] for row in rows]
         peak = {} if given.no_memory else memory(name, given.memory_batch)
         if not given.no_record:
-            record(f"attribution_{name}", rows, limits={n: limits(n) for n in given.threads}, peak_memory=peak, memory_batch=given.memory_batch,
-                   note="of_<other>: our time over theirs; zennit 0.5.1 with its canonizers")
+            record(f"attribution_{name}", rows, limits={n: limits(n) for n in given.threads}, peak_memory=peak,
+                   memory_batch=given.memory_batch, note="of_<other>: our time over theirs; zennit 0.5.1 with its canonizers")
     print(f"geometric mean over all: zennit takes {math.exp(-np.mean(np.log(ratios))):.2f} times as long")
 
 

@@ -90,6 +90,8 @@ class Products:
     counter : Counter
     packed : dict
         Packed weights of this node, kept from run to run.
+    positive : bool
+        Whether it is known without looking that no input is negative.
     """
 
     kind: str
@@ -98,6 +100,7 @@ class Products:
     n_threads: int
     counter: Counter
     packed: dict[Any, Any] = field(default_factory=dict)
+    positive: bool = False
 
     @property
     def weight(self) -> Array:
@@ -111,7 +114,7 @@ class Products:
 
     def not_negative(self) -> bool:
         """Whether no input is negative (NaN counts as negative)."""
-        return bool(self.x.min() >= 0) if self.x.size else True
+        return self.positive or self.x.size == 0 or bool(self.x.min() >= 0)
 
     def outputs(self, per_channel: Array, shape: Sequence[int]) -> Array:
         """A number per output channel, in a shape that broadcasts to the result's."""
