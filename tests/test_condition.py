@@ -208,7 +208,7 @@ def test_products_are_shared(net, x):
     one = x[:1]
     result = condition(net, one, 2, each={"c3": range(K)}, composite="epsilon_plus", chunk=3)
     live = int((~result.dead).sum())
-    assert 0 < live
+    assert live > 0
     chunks = -(-live // 3)
     # out; then c3, c2 and c1 (whose input has both signs: two products each way) once per chunk, denominators once
     assert (result.products.forward, result.products.adjoint) == (4, 1 + 4 * chunks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ def _crp() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("zennit")
     pytest.importorskip("crp.attribution", reason="zennit-crp is not installed")
+    if version("zennit-crp") < "0.6":
+        pytest.skip(f"zennit-crp {version('zennit-crp')} is older than what is compared with")
 
 
 def branched() -> tuple[Any, Network]:
@@ -112,8 +115,9 @@ def test_single_positions() -> None:
     relevance = attribute(net, x, 3, composite="epsilon_plus", record="c2")["c2"][0]
     channel, row, column = (int(i) for i in np.unravel_index(relevance.argmax(), relevance.shape))
     data = torch.from_numpy(x.astype(np.float64)).requires_grad_()
+    given = [{"y": [3], "c2": {channel: [8 * row + column]}}]
     found = CondAttribution(module)(
-        data, [{"y": [3], "c2": {channel: [8 * row + column]}}], composite("epsilon_plus"), mask_map=ChannelConcept.mask_rf, exclude_parallel=True
+        data, given, composite("epsilon_plus"), mask_map=ChannelConcept.mask_rf, exclude_parallel=True
     )
     mine = condition(
         net, x, 3, at={"c2": {channel: (row, column)}}, composite="epsilon_plus", dtype="float64", exclude_parallel=True

@@ -89,6 +89,15 @@ def test_saved_merged_and_threads(net, images, tmp_path):
     assert whole["conv"].to_dict()["positions"] == whole["conv"].positions.tolist()
 
 
+def test_targets_are_classes_of_the_network(net, images):
+    """Not of the data set: its names may be others, and fewer."""
+    named = ImageArray(np.stack([np.asarray(images[i]) for i in range(N)]), labels=np.zeros(N, int), class_names=["only"])
+    found = sl.collect(net, named, **options(targets=images.labels))
+    whole = sl.collect(net, images, **options())
+    np.testing.assert_array_equal(found["conv"].ids, whole["conv"].ids)
+    assert len(found["conv"].class_scores) == 1
+
+
 def test_activations_have_no_positions(net, images):
     found = sl.collect(net, images, layers=["conv"], top=4)
     assert found["conv"].positions is None
@@ -126,9 +135,10 @@ def test_an_interrupted_run_resumes_in_the_same_bytes(net, images, tmp_path, mon
     [
         ({"score": "gradient"}, ValueError, "score='gradient': must be 'activation' or 'relevance'"),
         ({"score": "activation", "targets": [0] * N}, ValueError, "targets is for score='relevance'"),
-        ({"targets": [-1] * N}, sl.DataError, "labels must lie between"),
+        ({"targets": [-1] * N}, sl.DataError, "23 of 23 have none or another"),
+        ({"targets": [3] * N}, sl.DataError, "explains a class of every picture, 0 to 2: 23 of 23"),
         ({"targets": [0, -1] + [0] * (N - 2)}, sl.DataError, "1 of 23 have none or another"),
-        ({"targets": [0]}, sl.DataError, "shape"),
+        ({"targets": [0]}, sl.DataError, r"targets must be whole numbers of shape \(23,\)"),
         ({"composite": "none"}, ValueError, "composite 'none' is not known"),
     ],
 )

@@ -125,7 +125,7 @@ class Job:
         """Walk samples side by side, each with one row; yields once per row."""
         for group in groups:
             samples = group.index if paired else range(len(self.x))
-            step = min(len(samples), self.chunk or ROWS)
+            step = min(len(samples), self.chunk or self._side_by_side())
             for i in range(0, len(samples), step):
                 here = list(samples[i : i + step])
                 part = group.part(range(i, i + len(here))) if paired else group
@@ -207,6 +207,13 @@ class Job:
     def _keep(self, found: Mapping[str, Array], places: Sequence[int]) -> None:
         for name, r in found.items():
             self.found[name][list(places)] = r  # one row stands for all where conditions made no difference
+
+    def _side_by_side(self) -> int:
+        """Samples whose forward run and walk go into the memory there is."""
+        sizes_of = {INPUT: math.prod(self.x.shape[1:]), **{name: math.prod(sizes(item)) for name, item in self.graph.items()}}
+        kept = sum(sizes_of[name] for name in self.route.keep | {self.route.of, INPUT}) + 4 * max(sizes_of.values())
+        budget = min(4 * SHARE, allowed()[0] // 4)
+        return int(max(1, min(ROWS, budget // (kept * self.x.itemsize))))
 
     def _fitting(self) -> int:
         """Rows of relevance that go into the memory there is."""

@@ -199,8 +199,12 @@ def _explained(
     given = targets if targets is not None else labels if labels is not None and labels is not False else images.labels
     if given is None:
         raise ValueError("score='relevance' needs the class to explain: pass targets=, one per picture (the data set has no labels)")
-    found, _ = _targets(given, images)
-    return found
+    found: NDArray[Any] = np.asarray(given)
+    if found.shape != (len(images),) or found.dtype.kind not in "iu":
+        raise DataError(
+            f"targets must be whole numbers of shape ({len(images)},), one per picture, not {found.dtype} of shape {found.shape}"
+        )
+    return found.astype(np.int64)
 
 
 def _summed(pool: Pooling) -> Pooling:
