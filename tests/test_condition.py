@@ -338,6 +338,33 @@ def test_channels_of_tokens():
     np.testing.assert_allclose(every, whole, atol=1e-12 * np.abs(whole).max())
 
 
+@pytest.mark.peers
+def test_a_vision_transformer():
+    """Behind a block all relevance passes its features: they sum to the whole. Features are found at every layer."""
+    torch = pytest.importorskip("torch")
+    vision = pytest.importorskip("torchvision.models.vision_transformer")
+    torch.manual_seed(0)
+    module = vision.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=24, mlp_dim=32, num_classes=5
+    ).eval()
+    torch.nn.init.normal_(module.heads.head.weight, std=0.2)
+    x = torch.randn(1, 3, 32, 32)
+    net = sl.nn.export.from_torch(module, x)
+    graph = {item.node.name: item for item in net._graph}
+    for name, item in graph.items():
+        if item.shape in ((17, 24), (16, 24), (17, 32), (24, 16), (24, 4, 4)):
+            assert item.shape[channel_axis(graph, name)] in (24, 32), name
+    layer = "encoder.layers.encoder_layer_0.add_1"
+    options = {"composite": "attn_lrp", "dtype": "float64"}
+    whole = attribute(net, x.numpy(), 2, record=layer, **options)
+    each = condition(net, x.numpy(), 2, each={layer: range(24)}, record=layer, **options)
+    assert np.abs(each.input.sum(axis=0) - whole.input[0]).max() <= 1e-12 * np.abs(whole.input).max()
+    np.testing.assert_array_equal(each[layer][3], whole[layer][0])
+    spot = condition(net, x.numpy(), 2, at={layer: {3: 5}}, **options)  # one token of one feature
+    part = condition(net, x.numpy(), 2, each={layer: {3: 5, 4: None}}, **options)
+    np.testing.assert_allclose(spot.input[0], part.input[0], atol=1e-12 * np.abs(spot.input).max())
+
+
 # ------------------------------------------------------------ graphs
 
 

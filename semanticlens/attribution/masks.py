@@ -26,7 +26,7 @@ Channels = int | Iterable[int] | Mapping[int, Position | Iterable[Position] | No
 At = Mapping[str, Channels]
 
 FIRST = frozenset({"conv2d", "batch_norm", "group_norm", "local_response_norm", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"})
-LAST = frozenset({"dense", "layer_norm", "rms_norm", "attention", "embedding", "positions", "matmul"})
+LAST = frozenset({"dense", "layer_norm", "rms_norm", "attention", "embedding", "positions", "matmul", "constant"})
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def channel_axis(graph: Mapping[str, Checked], name: str) -> int:
         axis, before = channel_axis(graph, source), graph[source].shape
         if len(before) == rank:
             return list(item.attrs["axes"]).index(axis + 1) if op == "permute" else axis
-        if op == "reshape" and axis == 0 and before[0] == item.shape[0]:
+        if op in ("reshape", "flatten") and axis == 0 and before[0] == item.shape[0]:
             return 0
     return 0 if rank == 3 else rank - 1
 
