@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from semanticlens._errors import DataError
 from semanticlens.attribution.composites import Composite
-from semanticlens.attribution.metrics.case import MapFunction, check_maps, map_function
+from semanticlens.attribution.metrics.case import MapFunction, check_batch_size, check_maps, map_function
 from semanticlens.attribution.metrics.randomisation import learned_nodes, randomised
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def explain(
     classes = np.atleast_1d(_array(targets)).astype(np.int64)
     if classes.shape != (len(x),):
         raise DataError(f"targets of shape {classes.shape}: must be one class per input, {len(x)} of them")
+    check_batch_size(batch_size)
     function = map_function(method, n_threads)
     parts = []
     for i in range(0, len(x), batch_size):

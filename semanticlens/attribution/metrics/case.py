@@ -212,8 +212,7 @@ def make_case(
         raise DataError(
             f"images of shape {x.shape}: metrics are defined for pictures, (batch, channels, height, width)"
         )
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: must be a whole number of at least 1")
+    check_batch_size(batch_size)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed={seed!r}: must be a whole number of at least 0")
     if isinstance(maps, Attribution):
@@ -240,6 +239,12 @@ def make_case(
     return Case(
         net, x, chosen, output, made, check_masks(masks, x), function, not making, batch_size, int(seed), n_threads
     )
+
+
+def check_batch_size(batch_size: int) -> None:
+    """An error unless it is a whole number of at least 1."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}: must be a whole number of at least 1")
 
 
 def _output(net: Network, x: Array, n_threads: int) -> Array:
@@ -285,7 +290,7 @@ def check_targets(targets: ArrayLike | None, output: Array) -> Array:
         raise DataError(
             f"targets lie between {given.min()} and {given.max()}; the network has classes 0 to {classes - 1}"
         )
-    return np.broadcast_to(given.astype(np.int64), (n,)).copy()
+    return np.array(np.broadcast_to(given, (n,)), dtype=np.int64)
 
 
 def check_masks(masks: ArrayLike | None, x: Array) -> Array | None:

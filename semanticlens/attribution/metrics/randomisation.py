@@ -31,7 +31,8 @@ class Randomisation:
     channels and the class stays. Per sample, means over the stages (small is good: the map depends on what was learned):
 
     - ``rank_correlation``: Spearman's, of the signed maps; ``rank_correlation_absolute``: of their absolute values.
-    - ``ssim``: structural similarity of the maps, each divided by its largest absolute value.
+    - ``ssim``: structural similarity of ``(M / max |M| + 1) / 2``: in [0, 1], so that means are not negative (where they are, the
+      measure calls a map and its negative alike). Windows in which both maps are nearly 0 count as alike.
 
     The curves follow the stages. A stage at which a map is the same everywhere (as where a drawn ReLU is silent) has no rank
     correlation, NaN in the curve, and is left out of that sample's mean. Needs a method that makes maps.
@@ -172,8 +173,9 @@ def _check_way(draw: str) -> None:
 
 
 def _scaled(heat: Array) -> Array:
+    """In [0, 1], 0 at one half."""
     largest = np.abs(heat).max(axis=(1, 2), keepdims=True)
-    return np.asarray(heat / np.where(largest > 0, largest, 1))
+    return np.asarray((heat / np.where(largest > 0, largest, 1) + 1) / 2)
 
 
 def _mean(rows: Array) -> Array:

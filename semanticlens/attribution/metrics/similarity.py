@@ -32,8 +32,8 @@ def spearman(a: Array, b: Array) -> Array:
     return np.where(size > 0, (x * y).sum(axis=1) / np.where(size > 0, size, 1), np.nan)
 
 
-def ssim(a: Array, b: Array, span: float = 2.0) -> Array:
-    """(B,): structural similarity of pictures (B, H, W) whose values span ``span``: mean over all full 7 x 7 windows.
+def ssim(a: Array, b: Array, span: float = 1.0) -> Array:
+    """(B,): structural similarity of pictures (B, H, W) with values in [0, ``span``]: mean over all full 7 x 7 windows.
 
     ``(2 m_a m_b + c1) (2 s_ab + c2) / ((m_a**2 + m_b**2 + c1) (s_a + s_b + c2))`` with means m, sample variances s and
     covariance ``s_ab`` of a window, ``c1 = (0.01 span)**2``, ``c2 = (0.03 span)**2`` (Wang et al., IEEE TIP 13, 2004).
