@@ -46,6 +46,8 @@ __all__ = ["Hook", "Route", "Values", "Walk", "plan", "run_forward"]
 
 Array = NDArray[Any]
 Hook = Callable[[Array], Array]
+NOT_NEGATIVE = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "abs", "exp", "sqrt", "softplus"})
+KEEP_SIGN = GROUPS["move"] - {"pad_axes"} | GROUPS["max"] | GROUPS["pool"] | {"add", "mul"}
 TIMES_INPUT = (Epsilon, Norm, ZPlus, AlphaBeta, Gamma, PlainGamma, Attention, ConstantScale)  # 0 where the input is
 
 
@@ -72,6 +74,8 @@ class Route:
         Values that relevance passes.
     gates : mapping of str to int
         Product -> the input that is its gate.
+    positive : frozenset of str
+        Values that are never negative, whatever the input.
     """
 
     graph: tuple[Checked, ...]
@@ -83,6 +87,7 @@ class Route:
     result: Mapping[str, str]
     wanted: frozenset[str]
     gates: Mapping[str, int]
+    positive: frozenset[str]
 
 
 def plan(
@@ -121,7 +126,16 @@ def plan(
             apart.add(name)
         _read(item, chosen, users, vanishing, wanted, keep, apart, result)
     return Route(
-        tuple(path), chosen, of, frozenset(wrt), frozenset(keep), frozenset(apart), result, wanted, _gates(path)
+        graph=tuple(path),
+        chosen=chosen,
+        of=of,
+        asked=frozenset(wrt),
+        keep=frozenset(keep),
+        apart=frozenset(apart),
+        result=result,
+        wanted=wanted,
+        gates=_gates(path),
+        positive=_positive(path),
     )
 
 
@@ -210,6 +224,16 @@ def _gates(path: Sequence[Checked]) -> dict[str, int]:
             bounded = [_comes_from(source, ops, BOUNDED) for source in item.node.inputs]
             result[item.node.name] = 0 if bounded == [True, False] else 1
     return result
+
+
+def _positive(path: Sequence[Checked]) -> frozenset[str]:
+    result: set[str] = set()
+    for item in path:
+        op, inputs = item.op.name, item.node.inputs
+        kept = op in KEEP_SIGN and (op != "pad" or item.attrs.get("value", 0) >= 0)
+        if op in NOT_NEGATIVE or (kept and all(source in result for source in inputs)):
+            result.add(item.node.name)
+    return frozenset(result)
 
 
 def _comes_from(name: str, ops: Mapping[str, Checked], kinds: frozenset[str] | set[str]) -> bool:
@@ -356,8 +380,6 @@ class Walk:
             if entry is not None:
                 entry.stopped += float(r.sum(dtype=np.float64))
             return
-        if self.release and link.name not in self.values.route.keep and not r.any():
-            return
         results = self._results(link, r, wanted, entry)
         for source, result in zip(link.sources, results, strict=True):
             if result is not None:
@@ -378,7 +400,15 @@ class Walk:
         xs = [self._known(source) for source in link.sources]
         y = self._known(route.result.get(item.node.name, item.node.name))
         if item.op.name in LINEAR and not isinstance(rule, Gradient):
-            products = Products(item.op.name, link.call, xs[0], self.n_threads, self.counter, self._packed(item))
+            products = Products(
+                item.op.name,
+                link.call,
+                xs[0],
+                self.n_threads,
+                self.counter,
+                self._packed(item),
+                link.sources[0] in route.positive,
+            )
             kept = self.values.denominators.setdefault(item.node.name, {})
             return [self._named(item, lambda: linear.propagate(linear.Layer(products, y, r, kept, entry), rule))]
         if item.op.adjoint is None:
