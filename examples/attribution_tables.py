@@ -190,7 +190,9 @@ def one_network(name: str, data: Path, photos: Any, args: argparse.Namespace) ->
     makers, start = methods(net, args.threads), time.perf_counter()
     offset = net.output_shape[0] - 1000  # a class "background" comes first in some
     x, classes, names = classified_right(net, photos, offset, args.photos)
+    print(f"{name}: {len(x)} photos read, {time.perf_counter() - start:.0f} s", flush=True)
     flipped = flip(net, x, classes, makers, args)
+    print(f"{name}: pixels flipped, {time.perf_counter() - start:.0f} s", flush=True)
     tiles, tile_classes, _ = classified_right(net, photos, offset, 4 * args.mosaics)
     order = np.random.default_rng(args.seed).permutation(len(tiles))  # neighbours in the list are alike: mosaics mix them
     localised = localise(net, tiles[order], tile_classes[order], makers, args)
@@ -219,10 +221,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SEMANTICLENS_DATA", "../shared/data")), help="the data folder")
     parser.add_argument("--out", type=Path, required=True, help="where contact sheets go")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--photos", type=int, default=24, help="photos for pixel flipping")
-    parser.add_argument("--mosaics", type=int, default=12, help="mosaics of four photos for localisation")
+    parser.add_argument("--photos", type=int, default=16, help="photos for pixel flipping")
+    parser.add_argument("--mosaics", type=int, default=8, help="mosaics of four photos for localisation")
     parser.add_argument("--region", type=int, default=16, help="side of the squares that are flipped")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--shown", type=int, default=8, help="rows of the contact sheet")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
@@ -234,9 +236,11 @@ def main() -> None:
         raise SystemExit(f"{archive} is missing: pass the data folder with --data, or set SEMANTICLENS_DATA")
     photos = sl.data.ImageArchive(archive)
     settings = {key: getattr(args, key) for key in ("photos", "mosaics", "region", "steps", "seed")}
-    result = {"settings": settings, "networks": {name: one_network(name, args.data, photos, args) for name in args.networks}}
-    if args.table:
-        args.table.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result: dict[str, Any] = {"settings": settings, "networks": {}}
+    for name in args.networks:
+        result["networks"][name] = one_network(name, args.data, photos, args)
+        if args.table:
+            args.table.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if args.page:
         args.page.write_text(page(result), encoding="utf-8")
 

@@ -221,24 +221,29 @@ def make_case(
     making = isinstance(maps, str | Composite) or callable(maps)
     if making and method is not None:
         raise ValueError("maps are to be made by one method, and method= names another: pass one of them")
-    if making:
-        method = maps  # type: ignore[assignment]
-    function = None if method is None else map_function(method, n_threads)
-    starts = range(0, len(x), batch_size)
-    output = np.concatenate([_output(net, x[i : i + batch_size], n_threads) for i in starts])
+    function = _function(maps if making else method, n_threads)
+    output = np.concatenate([_output(net, x[i : i + batch_size], n_threads) for i in range(0, len(x), batch_size)])
     chosen = check_targets(targets, output)
+    inside = check_masks(masks, x)
     if making:
         assert function is not None
-        parts = [
-            check_maps(function(net, x[i : i + batch_size], chosen[i : i + batch_size]), x[i : i + batch_size], "maps")
-            for i in track(starts, progress=progress, what="maps", unit="batch")
-        ]
-        made = np.concatenate(parts)
+        made = _made(net, x, chosen, function, batch_size, progress)
     else:
         made = check_maps(maps, x, "maps")  # type: ignore[arg-type]
-    return Case(
-        net, x, chosen, output, made, check_masks(masks, x), function, not making, batch_size, int(seed), n_threads
-    )
+    return Case(net, x, chosen, output, made, inside, function, not making, batch_size, int(seed), n_threads)
+
+
+def _function(method: Any, n_threads: int) -> MapFunction | None:
+    return None if method is None else map_function(method, n_threads)
+
+
+def _made(net: Network, x: Array, targets: Array, function: MapFunction, batch_size: int, progress: bool) -> Array:
+    """The maps of all samples."""
+    parts = []
+    for i in track(range(0, len(x), batch_size), progress=progress, what="maps", unit="batch"):
+        part = slice(i, i + batch_size)
+        parts.append(check_maps(function(net, x[part], targets[part]), x[part], "maps"))
+    return np.concatenate(parts)
 
 
 def check_batch_size(batch_size: int) -> None:
