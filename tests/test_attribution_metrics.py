@@ -77,7 +77,7 @@ def test_flipping_curves_are_exact() -> None:
             np.testing.assert_allclose(curve.y[i], want, rtol=1e-5, atol=1e-5)
             suffix = "" if name == "most" else "_least"
             assert e[f"aopc{suffix}"][i] == pytest.approx(np.mean([want[0] - v for v in want]), rel=1e-5)
-            assert e[f"auc{suffix}"][i] == pytest.approx(np.trapezoid(want, np.arange(10) / 9), rel=1e-5)
+            assert e[f"auc{suffix}"][i] == pytest.approx((sum(want) - (want[0] + want[-1]) / 2) / 9, rel=1e-5)
         most = e.curves["most relevant first"].y[i]
         assert (np.abs(most[2:]) < 1e-4).all()          # the planted box is two regions: gone after two steps
         assert (e.curves["least relevant first"].y[i][:8] == pytest.approx(most[0], rel=1e-5))
@@ -378,6 +378,17 @@ def test_progress_and_interruption(capsys: pytest.CaptureFixture[str]) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(net, x, stopped, metrics="sensitivity", progress=True, batch_size=2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 50])
+def test_metrics_announce_as_many_batches_as_they_take(batch_size: int) -> None:
+    masks = np.stack([inside()] * 3)
+    case = metrics.case.make_case(convolutional(), pictures(), "gradient", None, None, masks, batch_size=batch_size, seed=0, n_threads=1)
+    for metric in (*(make() for make in metrics.METRICS.values()), metrics.Completeness(baseline="mean"), EVERYTHING[0]):
+        ticks: list[int] = []
+        announced = metric.prepare(case)
+        metric.run(case, lambda ticks=ticks: ticks.append(1))
+        assert len(ticks) == announced, metric
 
 
 HEAT = np.random.default_rng(2).normal(size=(3, SIDE, SIDE))
