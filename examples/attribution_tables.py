@@ -143,11 +143,11 @@ def record(found: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str, Any]
 def markdown(rows: Mapping[str, Any], columns: tuple[str, ...], heads: Mapping[str, str]) -> str:
     """Means and standard errors; the best of each column, the control apart, is bold."""
     real = [name for name in rows if name != CONTROL]
-    best = {c: (min if c == "aopc_least" else max)(real, key=lambda name, c=c: rows[name][c]["mean"]) for c in columns}
+    best = {c: (min if c == "aopc_least" else max)(real, key=lambda name, c=c: rows[name][c]["mean"]) for c in columns if c != "gini"}
     lines = ["| method | " + " | ".join(heads[c] for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
         cells = (f"{row[c]['mean']:.3f} ± {row[c]['error']:.3f}" for c in columns)
-        lines.append(f"| {name} | " + " | ".join(f"**{t}**" if best[c] == name else t for c, t in zip(columns, cells, strict=True)) + " |")
+        lines.append(f"| {name} | " + " | ".join(f"**{t}**" if best.get(c) == name else t for c, t in zip(columns, cells, strict=True)) + " |")
     return "\n".join(lines)
 
 
@@ -170,11 +170,11 @@ probability of the photo's class; filled with the photo's mean colour, or with t
 
 **Localisation** on mosaics: the photos have no boxes or masks, so {s['mosaics']} mosaics of two by two photos of different classes (all
 classified right alone) stand in, at twice the side; the relevance of each of the four classes should lie in its quadrant, which is a
-quarter of the mosaic: a map that knows nothing has 0.25 in every column (`metrics.Localisation`, positive relevance). It tells whether
-maps tell classes and places apart, not how closely they follow outlines.
+quarter of the mosaic: mass, rank accuracy and pointing of a map that knows nothing are 0.25 in the mean (`metrics.Localisation`, positive
+relevance). It tells whether maps tell classes and places apart, not how closely they follow outlines.
 
 Maps are summed over channels, the norm over channels for guided backprop. The control is a random map. The best of each column
-is bold, whether or not the distance is larger than the errors.
+but sparseness is bold, whether or not the distance is larger than the errors.
 """]  # fmt: skip
     for name, found in result["networks"].items():
         text.append(f"## {name}\n")

@@ -123,6 +123,20 @@ def test_flipping_of_a_better_map_scores_better() -> None:
     assert (scores[1] < 0).all()
 
 
+def test_regions_have_one_size_where_the_side_is_no_multiple() -> None:
+    """A strip left over at the border would always be the least relevant, and harmless: even a map of chance would score."""
+    for side, region, parts in ((12, 4, 3), (12, 5, 2), (13, 4, 3), (227, 16, 14), (5, 4, 1)):
+        net = Network([Node("p", "mean", attrs={"axes": (2, 3)})], {}, input_shape=(1, side, side))
+        x = np.ones((1, 1, side, side), np.float32)
+        case = metrics.case.make_case(net, x, x, None, None, None, batch_size=1, seed=0, n_threads=1)
+        regions = metrics.PixelFlipping(region=region)._regions(case)
+        sizes = np.bincount(regions[0])
+        assert (regions.max() + 1, len(sizes)) == (parts**2, parts)
+        assert sizes.max() - sizes.min() <= 1
+        heat = metrics.flipping.region_means(np.ones((1, side, side)), regions)
+        assert np.array_equal(heat, np.ones((1, parts**2)))
+
+
 @pytest.mark.parametrize("fill", ["mean", "blur", "noise", 0.25, (0.1, 0.2)])
 def test_fills(fill: Any) -> None:
     net, x = planted(), pictures()

@@ -269,7 +269,9 @@ def _of_attribution(
     one = given.start.ndim == 2 and bool((hot.sum(axis=1) == 1).all())
     if targets is None:
         if not one:
-            raise ValueError("the attribution did not start from one class per sample, of a value other than 0: pass targets=")
+            raise ValueError(
+                "the attribution did not start from one class per sample, of a value other than 0: pass targets="
+            )
         targets = hot.argmax(axis=1)
     if method is not None:
         return targets, method

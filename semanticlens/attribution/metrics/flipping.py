@@ -24,7 +24,7 @@ class PixelFlipping:
     """Take regions of a picture away in the order of their relevance, and follow the output of the class.
 
     With ``f_k`` the output after step k of L, ``x_0`` the picture itself, ``n_k = round(k / L * share * n)`` regions gone
-    after step k (each region's relevance is the sum of the map over it):
+    after step k (a region's relevance is the mean of the map over it, so that a larger region is not a more relevant one):
 
     - ``aopc``: ``mean_{k=0..L} (f_0 - f_k)``, most relevant regions first: the area over the curve of Samek et al. (2017);
       large is good.
@@ -39,7 +39,8 @@ class PixelFlipping:
     Attributes
     ----------
     region : int
-        Side of the square regions in pixels; 1 flips pixels. Regions at the border may be smaller.
+        Side of the square regions in pixels; 1 flips pixels. A side that is no multiple of it is cut into parts that differ by
+        at most one pixel.
     steps : int
         L; never more than there are regions to take.
     share : float
@@ -90,7 +91,7 @@ class PixelFlipping:
     def run(self, case: Case, tick: Callable[[], None]) -> Part:
         """See :class:`semanticlens.attribution.metrics.case.Metric`."""
         regions, counts, jobs = self._regions(case), self._counts(case), self._jobs(case)
-        places = rank(region_sums(case.heat(), regions))
+        places = rank(region_means(case.heat(), regions))
         curves = {order: np.empty((len(case), len(counts))) for order in self.orders}
         for curve in curves.values():
             curve[:, 0] = self._score(case.output, case.targets)
@@ -109,7 +110,7 @@ class PixelFlipping:
 
     def _regions(self, case: Case) -> Array:
         """(H, W): which region a pixel belongs to."""
-        height, width = (np.arange(n) // self.region for n in case.x.shape[2:])
+        height, width = (np.arange(n) * max(1, round(n / self.region)) // n for n in case.x.shape[2:])
         return np.asarray(height[:, None] * (width[-1] + 1) + width)
 
     def _counts(self, case: Case) -> Array:
@@ -153,10 +154,10 @@ class PixelFlipping:
         return Part(scores, found)
 
 
-def region_sums(heat: Array, regions: Array) -> Array:
-    """(B, n): the sum of each map over each region."""
-    flat, n = regions.ravel(), int(regions.max()) + 1
-    return np.stack([np.bincount(flat, weights=row.ravel(), minlength=n) for row in heat])
+def region_means(heat: Array, regions: Array) -> Array:
+    """(B, n): the mean of each map over each region."""
+    flat = regions.ravel()
+    return np.stack([np.bincount(flat, weights=row.ravel()) for row in heat]) / np.bincount(flat)
 
 
 def rank(values: Array) -> Array:
