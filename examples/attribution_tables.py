@@ -146,8 +146,9 @@ def markdown(rows: Mapping[str, Any], columns: tuple[str, ...], heads: Mapping[s
     best = {c: (min if c == "aopc_least" else max)(real, key=lambda name, c=c: rows[name][c]["mean"]) for c in columns if c != "gini"}
     lines = ["| method | " + " | ".join(heads[c] for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
-        cells = (f"{row[c]['mean']:.3f} ± {row[c]['error']:.3f}" for c in columns)
-        lines.append(f"| {name} | " + " | ".join(f"**{t}**" if best.get(c) == name else t for c, t in zip(columns, cells, strict=True)) + " |")
+        cells = [f"{row[c]['mean']:.3f} ± {row[c]['error']:.3f}" for c in columns]
+        marked = (f"**{cell}**" if best.get(c) == name else cell for c, cell in zip(columns, cells, strict=True))
+        lines.append(f"| {name} | {' | '.join(marked)} |")
     return "\n".join(lines)
 
 
