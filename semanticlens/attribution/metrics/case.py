@@ -13,7 +13,6 @@ from semanticlens._errors import DataError, MismatchError
 from semanticlens._progress import track
 from semanticlens.attribution.attribute import Attribution, attribute
 from semanticlens.attribution.composites import Composite, preset
-from semanticlens.nn.graph import all_finite
 from semanticlens.nn.inputs import check_input
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ def check_maps(maps: ArrayLike, x: Array, what: str) -> Array:
             f"{what}: an array of {given.dtype}, shape {given.shape}; must hold real numbers in shape "
             f"{(len(x), *x.shape[2:])} or {x.shape}, one map per picture"
         )
-    if not all_finite(given):
+    if not np.isfinite(given).all():
         raise DataError(f"{what} holds NaN or infinite values: nothing can be said about such maps")
     return given.astype(np.float64)
 
