@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = {                                             # the higher may import the lower
     "_version": 0, "_errors": 0, "_progress": 0, "io": 1, "_reference": 1, "_kernels": 2, "nn": 3, "data": 4,
-    "encoders": 5, "lens": 6, "alignment": 7, "attribution": 7, "plot": 8, "demo": 9, "cli": 10, "__main__": 11,
+    "attribution": 5, "encoders": 5, "lens": 6, "alignment": 7, "plot": 8, "demo": 9, "cli": 10, "__main__": 11,
 }
 # Imports against the direction that are meant: a method that shows its object, a table of names.  Only inside functions, never at import.
 LAZY = {

@@ -106,6 +106,13 @@ class Graph:
             made.add_edge(edge.parent, edge.child, weight=edge.weight)
         return made
 
+    def plot(self, ax: Any = None, **options: Any) -> Any:
+        """Draw the graph, as a picture or on axes; options are those of :func:`semanticlens.plot.attribution.graph`."""
+        from semanticlens.plot import attribution
+
+        drawing = attribution.graph(self, **options)
+        return drawing if ax is None else drawing.on(ax)
+
     def __repr__(self) -> str:
         lines = [f"Graph of {self.root[0]!r} channel {self.root[1]}: {len(self.nodes)} nodes, {len(self.edges)} edges"]
         lines += [f"{'  ' * n.depth}{n.layer} {n.channel}: {n.score:+.4f}" for n in self.nodes]
