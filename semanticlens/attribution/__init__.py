@@ -1,12 +1,13 @@
 """What contributed to an output: layer-wise relevance propagation and what builds on it."""
 
-from semanticlens.attribution import composites, rules
+from semanticlens.attribution import composites, metrics, quantus, rules
 from semanticlens.attribution.attribute import Attribution, attribute
 from semanticlens.attribution.composites import Composite
 from semanticlens.attribution.condition import Conditional, condition
 from semanticlens.attribution.graphs import Graph, graph
 from semanticlens.attribution.ledger import Ledger
 from semanticlens.attribution.roles import Roles, roles
+from semanticlens.attribution.metrics import evaluate
 
 __all__ = [
     "Attribution",
@@ -20,5 +21,11 @@ __all__ = [
     "condition",
     "graph",
     "roles",
+    "Ledger",
+    "attribute",
+    "composites",
+    "evaluate",
+    "metrics",
+    "quantus",
     "rules",
 ]

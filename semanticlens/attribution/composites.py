@@ -150,6 +150,11 @@ class Composite:
             raise TypeError(f"rule={rule!r}: must be a rule, such as semanticlens.rules.Epsilon()")
         if (first, last, nth is not None).count(True) > 1:
             raise ValueError("first, last and nth exclude each other: give one of them")
+        if nth is not None and (isinstance(nth, bool) or not isinstance(nth, int)):
+            raise TypeError(f"nth={nth!r}: must be a whole number, negative from the end")
+        for key, value in (("name", name), ("after", after), ("before", before)):
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{key}={value!r}: must be a text")
         number = 0 if first else -1 if last else nth
         entry = Entry(rule, _operations(type), name, after, before, number)
         return replace(self, entries=(replace(entry, said=_said(entry, type)), *self.entries))
@@ -170,7 +175,9 @@ class Composite:
         for entry in self.entries:
             fitting = self._fitting(entry, net, graph, order)
             if not fitting and entry.said.startswith("with_rule"):
-                raise ValueError(f"composite {self.name!r}: {entry.said} fits no node of the network")
+                into = None if entry.name is None else net.folded.get(entry.name)
+                merged = "" if into is None else f": {entry.name!r} was folded into {into!r}"
+                raise ValueError(f"composite {self.name!r}: {entry.said} fits no node of the network{merged}")
             for item in fitting:
                 chosen.setdefault(item.node.name, Assigned(item.node.name, item.op.name, entry.rule, entry.said))
         self._check(graph, chosen)
@@ -363,6 +370,8 @@ def _operations(given: str | Iterable[str] | None) -> frozenset[str] | None:
         return None
     from semanticlens.nn.ops import OPS
 
+    if not isinstance(given, Iterable):
+        raise TypeError(f"type={given!r}: must be an operation or a group, or several of them")
     result: set[str] = set()
     for name in (given,) if isinstance(given, str) else given:
         if name not in GROUPS and name not in OPS:
@@ -410,11 +419,13 @@ def preset(composite: str | Composite) -> Composite:
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If there is none of that name.
     """
     if isinstance(composite, Composite):
         return composite
+    if not isinstance(composite, str):
+        raise TypeError(f"composite={composite!r}: must be a Composite or the name of one")
     if composite == "epsilon_gamma_box":
         raise ValueError("composite 'epsilon_gamma_box' needs bounds: pass Composite.epsilon_gamma_box(low, high)")
     if composite not in PRESETS:

@@ -121,16 +121,17 @@ def needs(rule: Rule, item: Checked) -> frozenset[str]:
 
 
 def _norm(spot: Spot, rule: Any) -> Results:
-    bias = None
-    if spot.item.op.name == "batch_norm":
-        bias = (
-            affine(spot.call.params, spot.call.attrs["eps"])[1]
-            .astype(spot.r.dtype)
-            .reshape(-1, *[1] * (spot.r.ndim - 2))
-        )
-    elif spot.item.op.name == "scale_shift" and "shift" in spot.call.params:
-        bias = np.asarray(spot.call.params["shift"], spot.r.dtype).reshape(-1, *[1] * (spot.r.ndim - 2))
-    return spot.shares(rule.st, [1.0] * len(spot.xs), bias)
+    return spot.shares(rule.st, [1.0] * len(spot.xs), _constant_term(spot))
+
+
+def _constant_term(spot: Spot) -> Array | None:
+    """What an affine operation adds whatever its input is, to be broadcast to the result; None where that is nothing."""
+    op, params, attrs = spot.item.op.name, spot.call.params, spot.call.attrs
+    if op == "batch_norm":
+        return affine(params, attrs["eps"])[1].astype(spot.r.dtype).reshape(-1, *[1] * (spot.r.ndim - 2))
+    if op == "scale_shift" and ("shift" in params or attrs["term"]):
+        return np.asarray(params.get("shift", 0.0) + np.float64(attrs["term"]))
+    return None
 
 
 def _pass(spot: Spot, rule: Pass) -> Results:
@@ -144,7 +145,10 @@ def _pass(spot: Spot, rule: Pass) -> Results:
 
 
 def _gradient(spot: Spot, rule: Gradient) -> Results:
-    return spot.transposed(spot.r, spot.wanted)
+    results = spot.transposed(spot.r, spot.wanted)
+    if spot.entry is not None and spot.item.op.name in ("pad", "pad_axes") and results[0] is not None:
+        spot.entry.stopped += float(spot.r.sum(dtype=np.float64) - results[0].sum(dtype=np.float64))  # the padding's
+    return results
 
 
 def _stop(spot: Spot, rule: Stop) -> Results:
@@ -185,7 +189,9 @@ def _all_to_one(spot: Spot, rule: SignalTakesAll) -> Results:
 
 def _product(spot: Spot, rule: Product) -> Results:
     if spot.item.op.name == "div":
-        return [spot.r if spot.wanted[0] else None, None]
+        if not spot.wanted[0] and spot.entry is not None:
+            spot.entry.stopped += float(spot.r.sum(dtype=np.float64))
+        return [_summed(spot.r, spot.xs[0].shape[1:], spot) if spot.wanted[0] else None, None]
     if spot.wanted[0] != spot.wanted[1]:  # a constant takes no share
         parts: list[Array | None] = [spot.r if w else None for w in spot.wanted]
     elif rule.to == "both":
@@ -210,9 +216,9 @@ def _attention(spot: Spot, rule: Attention) -> Results:
     if spot.item.op.name == "matmul":
         if all_ways:
             return spot.shares(rule.st, [0.5, 0.5])
-        return spot.shares(
-            rule.st, [0.0 if i == spot.gate else 1.0 for i in range(2)] if spot.gate is not None else [0.0, 0.0]
-        )
+        if spot.gate is None:  # queries times keys: their relevance ends with the weights that they make
+            return _stop(spot, Stop())
+        return spot.shares(rule.st, [0.0 if i == spot.gate else 1.0 for i in range(2)])
     factors = [0.25, 0.25, 0.5] if all_ways else [0.0, 0.0, 1.0]
     return spot.shares(rule.st, [*factors, *[0.0] * (len(spot.xs) - 3)])
 

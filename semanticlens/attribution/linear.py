@@ -30,7 +30,7 @@ from semanticlens.attribution.rules import (
     ZPlus,
 )
 
-__all__ = ["COST", "READS_RESULT", "Layer", "propagate"]
+__all__ = ["COST", "READS_RESULT", "RULES", "Layer", "propagate"]
 
 Array = NDArray[Any]
 
@@ -50,6 +50,7 @@ COST = {
     WSquare: (2, 2),
     Flat: (2, 2),
 }
+RULES = tuple(COST)  # others, such as Pass, need no product of theirs
 READS_RESULT = (Epsilon, Norm, Gamma)  # of a linear layer: unless zero_bias makes the denominator another one
 READS_SIGN = (Gamma,)
 
@@ -110,7 +111,7 @@ class Layer:
     ) -> Array:
         """``r / st(z)`` with the denominators of some pieces; in one pass where nobody needs them apart."""
         r = self.r if r is None else r
-        if not self.apart and not st.norm_scale and st.eps > 0:
+        if not self.apart and not st.norm_scale and r.dtype.type(st.eps) > 0:  # a tiny eps may be 0 in float32
             return self.products.forward(pieces, bias, x, r, st)
         key = (pieces, None if bias is None else bias.tobytes())
         if key not in self.denominators:

@@ -9,7 +9,8 @@ Lapuschkin et al. 2019, with the generalised gamma rule; for transformers after 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import numbers
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -59,15 +60,19 @@ class Stabiliser:
     norm_scale: bool = False
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.eps, (int, float)) and math.isfinite(self.eps) and self.eps >= 0):
+        if not (_is_number(self.eps) and math.isfinite(self.eps) and self.eps >= 0):
             raise ValueError(f"eps={self.eps!r}: must be a finite number of at least 0")
+
+
+def _is_number(given: Any) -> bool:
+    return isinstance(given, numbers.Real) and not isinstance(given, bool)
 
 
 def stabiliser(given: float | Stabiliser, argument: str = "stabiliser") -> Stabiliser:
     """A number is an eps."""
     if isinstance(given, Stabiliser):
         return given
-    if isinstance(given, bool) or not isinstance(given, (int, float)):
+    if not _is_number(given):
         raise TypeError(f"{argument} must be a number or a Stabiliser, not {type(given).__name__}")
     return Stabiliser(float(given))
 
@@ -85,7 +90,7 @@ class Rule:
     operations: ClassVar[frozenset[str]] = ALL
 
     def __str__(self) -> str:
-        changed = [f"{name}={_text(getattr(self, name))}" for name in self.__dataclass_fields__]
+        changed = [f"{name}={_text(getattr(self, name))}" for name in (item.name for item in fields(self))]
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
@@ -160,7 +165,7 @@ class AlphaBeta(_Stabilised):
     def __init__(
         self, alpha: float = 2.0, beta: float = 1.0, stabiliser: float | Stabiliser = 1e-6, zero_bias: bool = False
     ) -> None:
-        if not (alpha >= 0 and beta >= 0 and alpha - beta == 1):
+        if not (_is_number(alpha) and _is_number(beta) and alpha >= 0 and beta >= 0 and alpha - beta == 1):
             raise ValueError(f"alpha={alpha!r}, beta={beta!r}: both must be at least 0, and alpha - beta must be 1")
         for name, value in (
             ("alpha", float(alpha)),
@@ -201,7 +206,7 @@ class PlainGamma(_Stabilised):
 
 
 def _gamma(rule: Any, gamma: float, given: float | Stabiliser, zero_bias: bool) -> None:
-    if not (isinstance(gamma, (int, float)) and math.isfinite(gamma) and gamma >= 0):
+    if not (_is_number(gamma) and math.isfinite(gamma) and gamma >= 0):
         raise ValueError(f"gamma={gamma!r}: must be a finite number of at least 0")
     for name, value in (("gamma", float(gamma)), ("stabiliser", given), ("zero_bias", zero_bias)):
         object.__setattr__(rule, name, value)
@@ -221,8 +226,13 @@ class ZBox(_Stabilised):
     high: ArrayLike = 1.0
 
     def __init__(self, low: ArrayLike, high: ArrayLike, stabiliser: float | Stabiliser = 1e-6) -> None:
-        bounds = [np.asarray(bound, np.float64) for bound in (low, high)]
-        for name, bound in zip(("low", "high"), bounds, strict=True):
+        bounds = []
+        for name, given in (("low", low), ("high", high)):
+            try:
+                bound = np.asarray(given, np.float64)
+            except (TypeError, ValueError):
+                raise TypeError(f"{name}={given!r}: must be a number or an array of numbers") from None
+            bounds.append(bound)
             if not np.isfinite(bound).all():
                 raise ValueError(f"{name} holds NaN or infinite values")
         try:
@@ -302,6 +312,10 @@ class BetaSmooth(Rule):
 
     operations: ClassVar[frozenset[str]] = _RELUS
     beta: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not (_is_number(self.beta) and math.isfinite(self.beta) and self.beta > 0):
+            raise ValueError(f"beta={self.beta!r}: must be a finite number above 0")
 
 
 def ExcitationBackprop() -> ZPlus:

@@ -31,11 +31,12 @@ from semanticlens.attribution.rules import (
     Norm,
     Pass,
     PlainGamma,
+    Product,
     Rule,
     SignalTakesAll,
     ZPlus,
 )
-from semanticlens.nn.graph import INPUT, Checked
+from semanticlens.nn.graph import INPUT, Checked, all_finite
 from semanticlens.nn.memory import check_bytes
 from semanticlens.nn.segments import Double, Forward, Link, Single
 
@@ -142,7 +143,7 @@ def plan(
 def _wanted(path: Sequence[Checked], wrt: Sequence[str]) -> frozenset[str]:
     wanted = set(wrt)
     for item in path:
-        if any(source in wanted for source in item.node.inputs):
+        if item.op.name != "constant" and any(source in wanted for source in item.node.inputs):
             wanted.add(item.node.name)
     return frozenset(wanted)
 
@@ -166,7 +167,7 @@ def _read(
     if merged is not None and not isinstance(chosen[merged.node.name].rule, Pass):
         apart.add(name)
         merged = None
-    if item.op.name in LINEAR and not isinstance(rule, Gradient):
+    if item.op.name in LINEAR and isinstance(rule, linear.RULES):
         reads = {"inputs", "output"} if isinstance(rule, linear.READS_RESULT) else {"inputs"}
     elif isinstance(rule, Gradient):
         reads = set(item.op.keeps)
@@ -198,6 +199,8 @@ def _vanishing(
 
 
 def _vanishes(user: Checked, rule: Rule, result: set[str]) -> bool:
+    if user.op.name == "local_response_norm" and isinstance(rule, ConstantScale):  # hands relevance on
+        return user.node.name in result
     if isinstance(rule, TIMES_INPUT):
         return True
     moves = user.op.name in GROUPS["move"] | GROUPS["max"] and isinstance(rule, (Gradient, SignalTakesAll))
@@ -318,6 +321,8 @@ class Walk:
     hooks : mapping of str to callable
         What is done to the relevance of a value before it passes the node that made it: R (B n, ...) -> R (B m, ...).
     ledger : Ledger or None
+    careful : bool
+        Look at the relevance of every node, so that the message names the first that makes it NaN or infinite.
     """
 
     net: Network
@@ -327,12 +332,19 @@ class Walk:
     release: bool = True
     hooks: Mapping[str, Hook] = field(default_factory=dict)
     ledger: Ledger | None = None
+    careful: bool = False
     found: dict[str, Array] = field(default_factory=dict)
     relevance: dict[str, Array] = field(default_factory=dict)
     counter: Counter = field(default_factory=Counter)
 
     def back(self, start: Mapping[str, Array]) -> None:
-        """From the relevance of some values to that of ``wrt``; ``found`` holds the result."""
+        """From the relevance of some values to that of ``wrt``; ``found`` holds the result.
+
+        Raises
+        ------
+        NumericalError
+            If some of it is NaN or infinite.
+        """
         self.relevance.update(start)
         if self.ledger is not None:
             self.ledger.started += float(sum(r.sum(dtype=np.float64) for r in start.values()))
@@ -364,6 +376,19 @@ class Walk:
         for name in self.wrt - self.found.keys():  # nothing got there
             shape = self.values.shapes[name]
             self.found[name] = np.zeros((max(rows, default=shape[0]), *shape[1:]), self.values.dtype)
+        for name, r in self.found.items():
+            if not all_finite(r):
+                raise NumericalError(f"the relevance of {name!r} holds NaN or infinity")
+
+    def _look(self, item: Checked, r: Array, results: Sequence[Array | None]) -> None:
+        """Raise where a node made relevance that is not finite."""
+        if all(result is None or all_finite(result) for result in results):
+            return
+        rule = self.values.route.chosen[item.node.name].rule
+        raise NumericalError(
+            f"node {item.node.name!r}: rule {rule} makes relevance NaN or infinite, where at most {np.abs(r).max():.3g} arrived: "
+            "give it a larger stabiliser, or another rule"
+        )
 
     def _hooked(self, name: str, r: Array) -> Array:
         return self.hooks[name](r) if name in self.hooks else r
@@ -380,10 +405,15 @@ class Walk:
             if entry is not None:
                 entry.stopped += float(r.sum(dtype=np.float64))
             return
-        results = self._results(link, r, wanted, entry)
-        for source, result in zip(link.sources, results, strict=True):
-            if result is not None:
+        booked = entry is not None and not isinstance(self.values.route.chosen[link.head.node.name].rule, Product)
+        results = self._results(link, r, [True] * len(wanted) if booked else wanted, entry)
+        if self.careful:
+            self._look(link.head, r, results)
+        for source, result, passes in zip(link.sources, results, wanted, strict=True):
+            if result is not None and passes:
                 self._arrive(source, result, entry)
+            elif result is not None and entry is not None:
+                entry.stopped += float(result.sum(dtype=np.float64))  # at a constant of the network
 
     def _entry(self, link: Link, r: Array) -> Entry | None:
         if self.ledger is None:
@@ -399,7 +429,7 @@ class Walk:
         rule = route.chosen[item.node.name].rule
         xs = [self._known(source) for source in link.sources]
         y = self._known(route.result.get(item.node.name, item.node.name))
-        if item.op.name in LINEAR and not isinstance(rule, Gradient):
+        if item.op.name in LINEAR and isinstance(rule, linear.RULES):
             products = Products(
                 item.op.name,
                 link.call,
