@@ -6,8 +6,8 @@ from semanticlens.attribution.composites import Composite
 from semanticlens.attribution.condition import Conditional, condition
 from semanticlens.attribution.graphs import Graph, graph
 from semanticlens.attribution.ledger import Ledger
-from semanticlens.attribution.roles import Roles, roles
 from semanticlens.attribution.metrics import evaluate
+from semanticlens.attribution.roles import Roles, roles
 
 __all__ = [
     "Attribution",
@@ -19,13 +19,10 @@ __all__ = [
     "attribute",
     "composites",
     "condition",
-    "graph",
-    "roles",
-    "Ledger",
-    "attribute",
-    "composites",
     "evaluate",
+    "graph",
     "metrics",
     "quantus",
+    "roles",
     "rules",
 ]
