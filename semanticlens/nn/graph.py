@@ -218,6 +218,6 @@ def check_reached(
             )
 
 
-def all_finite(array: F32) -> bool:
+def all_finite(array: NDArray[Any]) -> bool:
     """Whether no value is NaN or infinite."""
-    return kernels.all_finite(array)
+    return kernels.all_finite(array) if array.dtype == np.float32 else bool(np.isfinite(array).all())
