@@ -64,7 +64,7 @@ def test_nan_stays_nan() -> None:
     r, z = np.array([[np.nan, 1, 0]], np.float32), np.array([[1, np.nan, np.nan]], np.float32)
     got = kernels.quotient(r, z, eps=0.1)
     assert np.isnan(got[0, :2]).all()
-    assert got[0, 2] == 0                                               # no relevance, no share
+    assert got[0, 2] == 0  # no relevance, no share
 
 
 @pytest.mark.parametrize(
