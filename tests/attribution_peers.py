@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def fold(net: Any) -> None:
 
     for part in net.modules():
         names = list(part._modules)
-        for first, second in zip(names, names[1:], strict=False):
+        for first, second in pairwise(names):
             conv, norm = part._modules[first], part._modules[second]
             if type(part).__name__ == "_DenseLayer" and (first, second) != ("conv1", "norm2"):
                 continue
