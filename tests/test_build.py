@@ -193,6 +193,7 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
     channels, shares = floats(8 * size), 0.1 * np.abs(floats(16 * size, 4))
     return {
         "build_info": _core.build_info,
+        "all_finite": lambda: nn.all_finite(x),
         "split_f32": lambda: _core.split_f32(channels),
         "conv2d": lambda: nn.conv2d(x, weight, padding=(1, 1, 1, 1), activation="relu", n_threads=2),
         "depthwise": lambda: nn.conv2d(x, depthwise, groups=8 * size, stride=(2, 2), n_threads=2),

@@ -22,18 +22,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = {                                             # the higher may import the lower
     "_version": 0, "_errors": 0, "_progress": 0, "io": 1, "_reference": 1, "_kernels": 2, "nn": 3, "data": 4,
-    "encoders": 5, "lens": 6, "alignment": 7, "plot": 8, "demo": 9, "cli": 10, "__main__": 11,
+    "encoders": 5, "lens": 6, "alignment": 7, "attribution": 7, "plot": 8, "demo": 9, "cli": 10, "__main__": 11,
 }
 # Imports against the direction that are meant: a method that shows its object, a table of names.  Only inside functions, never at import.
 LAZY = {
     ("lens", "plot"): "db.card(), db.report() and _repr_html_ draw what lens computed",
     ("alignment", "plot"): "report(), picture() and page() draw what alignment computed",
+    ("attribution", "plot"): "plot(), save() and _repr_html_ draw what attribution computed",
     ("nn", "plot"): "_repr_html_ of a network's table",
     ("encoders", "demo"): "encoders.load('demo') reads the weights shipped in demo/assets",
 }
 RUN_TIME = {"numpy", "safetensors", "PIL", "tqdm"}    # what pyproject.toml declares
 TORCH_FILE = "nn/export.py"
-EXTRAS = {"nn/load/onnx.py": "onnx"}                  # the file that reads a format through an optional package
+EXTRAS = {"nn/load/onnx.py": "onnx",                  # the file that reads a format through an optional package
+          "plot/_axes.py": "matplotlib"}              # and the one that draws on axes, which only matplotlib makes
 
 
 def room(path: Path) -> str:
@@ -91,7 +93,8 @@ def test_imports_go_one_way(path: Path) -> None:
         elif ROOMS[there] >= ROOMS[here]:
             assert (here, there) in LAZY, f"{path}: {here} imports {name}, against the direction"
             assert not at_import, f"{path}: {name} may only be imported inside a function"
-        plain = path.parent.name == "ops" and room(path) == "nn"       # the plain form of an operation is what runs in float64
+        # the plain form of an operation is what runs in float64
+        plain = (path.parent.name == "ops" and here == "nn") or path.relative_to(PACKAGE).as_posix() == "attribution/products.py"
         assert there != "_reference" or plain, f"{path}: twins are oracles for tests, not code to run: {name}"
 
 

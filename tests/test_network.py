@@ -49,6 +49,21 @@ def test_every_value_of_random_graphs(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_records_stay_when_the_network_runs_again(seed: int) -> None:
+    """Small records are computed in memory that the network keeps: the caller's must be copies, whatever merges or writes in place."""
+    net, x = random_network(seed), batch(1, seed=seed)
+    for names in ([net.output], [*net.layers.names], net.layers.names[seed % 3 :: 3]):
+        first = net.run(x, names)
+        kept = {name: value.copy() for name, value in first.items()}
+        other = net.run(batch(1, seed=seed + 100), names)
+        again = net.run(x, names)
+        for name in names:
+            assert np.array_equal(first[name], kept[name]), name
+            assert np.array_equal(again[name], kept[name]), name
+            assert not np.shares_memory(first[name], other[name])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_merging_reuse_and_records_change_no_bit(seed: int) -> None:
     net, x = random_network(seed), batch(2, seed=seed)
     names = net.layers.names

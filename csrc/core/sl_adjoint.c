@@ -59,6 +59,24 @@ max_window(const sl_pool_shape *p, const float *x, ptrdiff_t row, ptrdiff_t colu
     }
 }
 
+/* A window of 3 x 3 neighbours inside the picture, without branches: the first largest, or the first NaN, gets s. */
+static void
+max_nine(const float *x, ptrdiff_t width, float s, float *g)
+{
+    float top = x[0];
+    ptrdiff_t best = 0;
+
+    for (ptrdiff_t i = 0; i < 3; i++) {
+        for (ptrdiff_t j = 0; j < 3; j++) {
+            const float value = x[i * width + j];
+            const int better = (value > top) | ((value != value) & (top == top));
+            top = better ? value : top;
+            best = better ? i * width + j : best;
+        }
+    }
+    g[best] += s;
+}
+
 static void
 mean_window(const sl_pool_shape *p, ptrdiff_t row, ptrdiff_t column, const ptrdiff_t u[2], const ptrdiff_t v[2],
             float share, float *g)
@@ -94,6 +112,8 @@ pool_row(const sl_pool_shape *p, const float *x, const float *s, sl_pool_kind ki
          float *g)
 {
     const ptrdiff_t row = i * p->stride_h - p->top;
+    const int nine = kind == SL_POOL_MAX && p->kernel_h == 3 && p->kernel_w == 3 && p->dilation_h == 1 &&
+                     p->dilation_w == 1 && row >= 0 && row + 3 <= p->height;
     ptrdiff_t u[2], v[2], other[2], rows, columns;
 
     inside(row, p->kernel_h, p->dilation_h, p->height, &u[0], &u[1]);
@@ -101,6 +121,10 @@ pool_row(const sl_pool_shape *p, const float *x, const float *s, sl_pool_kind ki
     rows = p->count_include_pad ? other[1] - other[0] : u[1] - u[0];
     for (ptrdiff_t j = 0; j < out_w; j++) {
         const ptrdiff_t column = j * p->stride_w - p->left;
+        if (nine && column >= 0 && column + 3 <= p->width) {
+            max_nine(x + row * p->width + column, p->width, s[j], g + row * p->width + column);
+            continue;
+        }
         inside(column, p->kernel_w, p->dilation_w, p->width, &v[0], &v[1]);
         if (kind == SL_POOL_MAX) {
             max_window(p, x, row, column, u, v, s[j], g);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "sl_conv_private.h"
+#include "sl/sl_contract.h"
 #include "sl/sl_cpu.h"
 #include "sl/sl_winograd.h"
 #include "sl_split_private.h"
@@ -114,9 +115,12 @@ sl_conv_panel_floats(const sl_conv_plan *plan)
     return plan->s.groups * sl_round_up(plan->out_g, sl_tier_get()->mr) * plan->k;
 }
 
+static const sl_variant PLAIN = {SL_SEEN_PLAIN, 0.0F};
+
 static sl_pack_header
-header_of(const sl_conv_plan *plan)
+header_of(const sl_conv_plan *plan, sl_variant variant)
 {
+    uint32_t gamma;
     const sl_tier *tier = sl_tier_get();
     sl_pack_header header = {
         .kind = SL_PACK_CONV, .lanes = tier->lanes, .width = tier->mr, .kblock = (int32_t)plan->kblock};
@@ -124,8 +128,9 @@ header_of(const sl_conv_plan *plan)
     memcpy(header.magic, SL_PACK_MAGIC, sizeof header.magic);
     header.size[0] = plan->s.outputs;
     header.size[1] = plan->in_g;
-    header.size[2] = plan->s.kernel_h;
-    header.size[3] = plan->s.kernel_w;
+    memcpy(&gamma, &variant.gamma, sizeof gamma);
+    header.size[2] = plan->s.kernel_h * plan->s.kernel_w + ((int64_t)plan->s.kernel_h << 40); /* far below 2^20 rows */
+    header.size[3] = (int64_t)variant.seen << 32 | (int64_t)gamma;
     header.size[4] = plan->s.groups;
     sl_split_mark(&header);
     return header;
@@ -175,7 +180,7 @@ static void
 pack_weights(const sl_conv_plan *plan, const float *w, sl_variant variant, float *packed)
 {
     const sl_tier *tier = sl_tier_get();
-    const sl_pack_header header = header_of(plan);
+    const sl_pack_header header = header_of(plan, variant);
     const ptrdiff_t rows = sl_round_up(plan->out_g, tier->mr);
 
     memset(packed, 0, SL_PACK_HEADER * sizeof *packed);
@@ -201,21 +206,33 @@ pack_weights(const sl_conv_plan *plan, const float *w, sl_variant variant, float
 sl_status
 sl_conv_pack_f32(const sl_conv_shape *shape, const float *w, float *packed)
 {
+    return sl_conv_forward_pack_f32(shape, w, PLAIN, packed);
+}
+
+sl_status
+sl_conv_forward_pack_f32(const sl_conv_shape *shape, const float *w, sl_variant variant, float *packed)
+{
     sl_conv_plan plan;
     const sl_status status = weight_plan(shape, &plan);
 
     if (status != SL_OK) {
         return status;
     }
-    if (plan.depthwise) {
+    if (plan.depthwise || !sl_variant_valid(variant, 0)) {
         return SL_ERR_ARG;
     }
-    pack_weights(&plan, w, (sl_variant){SL_SEEN_PLAIN, 0.0F}, packed);
+    pack_weights(&plan, w, variant, packed);
     return SL_OK;
 }
 
 sl_status
 sl_conv_packed_check(const sl_conv_shape *shape, const float *packed, ptrdiff_t size)
+{
+    return sl_conv_forward_packed_check(shape, PLAIN, packed, size);
+}
+
+sl_status
+sl_conv_forward_packed_check(const sl_conv_shape *shape, sl_variant variant, const float *packed, ptrdiff_t size)
 {
     sl_conv_plan plan;
     sl_pack_header header;
@@ -225,9 +242,9 @@ sl_conv_packed_check(const sl_conv_shape *shape, const float *packed, ptrdiff_t 
         return status;
     }
     if (size >= SL_PACK_HEADER && sl_winograd_packed(packed)) {
-        return sl_winograd_packed_check(shape, 0, (sl_variant){SL_SEEN_PLAIN, 0.0F}, packed, size);
+        return sl_winograd_packed_check(shape, 0, variant, packed, size);
     }
-    header = header_of(&plan);
+    header = header_of(&plan, variant);
     return !plan.depthwise && size == packed_floats(&plan) && memcmp(packed, &header, sizeof header) == 0 ? SL_OK
                                                                                                           : SL_ERR_ARG;
 }
@@ -298,9 +315,12 @@ sl_conv_forward_f32(const sl_conv_shape *shape, const float *x, const float *w, 
     if (n_threads < 1 || !sl_variant_valid(variant, 0) || !sl_variant_valid(part, 1) || !sl_finish_valid(finish)) {
         return SL_ERR_ARG;
     }
-    if (packed != NULL) {
-        args.packed = packed;
+    args.packed = packed;
+    if (packed != NULL && sl_winograd_packed(packed)) {
         return sl_winograd_call(shape, 0, &args, n_threads);
+    }
+    if (packed != NULL && sl_conv_forward_packed_check(shape, variant, packed, packed_floats(&plan)) != SL_OK) {
+        return SL_ERR_ARG;
     }
     return run(&plan, &args, n_threads);
 }

@@ -1,6 +1,8 @@
 /* Elementwise work and reductions.  Contract: sl_elementwise.h.  Inner loops: tier_elementwise_inl.h. */
 #include "sl/sl_elementwise.h"
 
+#include <string.h>
+
 #include "sl/sl_cpu.h"
 #include "sl_gemm_private.h"
 
@@ -165,4 +167,29 @@ sl_fma_peak(double seconds)
         start = stop;
     } while (start < end);
     return best;
+}
+
+/* Not 0 if a value is NaN or infinite: these have all bits of the exponent set, and only then one more carries into the sign. */
+static uint32_t
+carried(const float *x, ptrdiff_t n)
+{
+    uint32_t found = 0;
+
+    for (ptrdiff_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        found |= (bits & 0x7F800000U) + 0x00800000U;
+    }
+    return found & 0x80000000U;
+}
+
+int
+sl_all_finite_f32(const float *x, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i += BLOCK) {
+        if (carried(x + i, sl_min(BLOCK, n - i)) != 0) {
+            return 0;
+        }
+    }
+    return 1;
 }

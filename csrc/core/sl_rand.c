@@ -13,6 +13,9 @@
 #include "sl_rand_private.h"
 
 enum { BLOCK = 256, PANELS = BLOCK / SL_RAND_COLS, TILE = SL_RAND_ROWS * SL_RAND_COLS };
+enum {
+    COPIES = 4
+}; /* of the distributions: neighbours often fall into one bin, and an addition to memory waits for the one before */
 
 /* Where the parts of the shared integer sums lie. */
 typedef struct {
@@ -50,7 +53,7 @@ typedef struct {
     float *m;        /* (R, TILE) */
     float *row_sum;  /* (pairs, TILE), or none */
     int64_t *totals; /* (pairs + R), then (pairs, BLOCK) column sums if rows are wanted */
-    int64_t *bins;   /* (R, SL_RAND_BINS) counts, then sums; or none */
+    int64_t *bins;   /* COPIES of (R, SL_RAND_BINS) counts, then sums; or none */
 } scratch;
 
 typedef struct {
@@ -95,18 +98,17 @@ carve(const job *w, float *floats, int64_t *totals)
 }
 
 static void
-count_bins(const job *w, const scratch *s, const float *restrict m, ptrdiff_t r, ptrdiff_t row, ptrdiff_t col)
+count_bins(const job *w, const scratch *s, const float *restrict m, ptrdiff_t r, ptrdiff_t row, ptrdiff_t col, int edge)
 {
-    int64_t *count = s->bins + r * SL_RAND_BINS, *sum = count + w->R * SL_RAND_BINS;
-
     for (ptrdiff_t i = 0; i < SL_RAND_ROWS && row + i < w->n; i++) {
-        for (ptrdiff_t j = 0; j < SL_RAND_COLS && col + j < w->n; j++) {
-            if (row + i < col + j) {
+        for (ptrdiff_t j = 0; j < SL_RAND_COLS; j++) {
+            if (!edge || (col + j < w->n && row + i < col + j)) {
+                int64_t *count = s->bins + (j % COPIES * 2 * w->R + r) * SL_RAND_BINS;
                 const float d = m[i * SL_RAND_COLS + j];
                 const float x = d > 0.0f ? (d < 1.0f ? d : 1.0f) : 0.0f;
                 const int b = (int)(x * (float)SL_RAND_BINS), bin = b < SL_RAND_BINS ? b : SL_RAND_BINS - 1;
                 count[bin] += 1;
-                sum[bin] += sl_rand_fixed((double)x, w->unit);
+                count[w->R * SL_RAND_BINS + bin] += sl_rand_fixed((double)x, w->unit);
             }
         }
     }
@@ -116,10 +118,16 @@ count_bins(const job *w, const scratch *s, const float *restrict m, ptrdiff_t r,
 static void
 flush_bins(const job *w, const scratch *s)
 {
-    for (ptrdiff_t b = 0; b < 2 * w->R * SL_RAND_BINS; b++) {
-        if (s->bins[b] != 0) {
+    const ptrdiff_t size = 2 * w->R * SL_RAND_BINS;
+
+    for (ptrdiff_t b = 0; b < size; b++) {
+        int64_t total = 0;
+        for (int copy = 0; copy < COPIES; copy++) {
+            total += s->bins[copy * size + b];
+        }
+        if (total != 0) {
 #pragma omp atomic
-            w->sums[w->at.bin_count + b] += s->bins[b];
+            w->sums[w->at.bin_count + b] += total;
         }
     }
 }
@@ -156,7 +164,7 @@ visit_tile(const job *w, scratch *s, ptrdiff_t row, ptrdiff_t block, ptrdiff_t p
             sl_rand_mask(m, w->n, row, col);
         }
         if (with_bins) {
-            count_bins(w, s, m, r, row, col);
+            count_bins(w, s, m, r, row, col, edge);
         }
         w->tier->rand_difference(m, zeros, columns, NULL);
         add_columns(columns, w->unit, s->totals + w->at.pairs + r, NULL);
@@ -268,7 +276,7 @@ sl_rand_accumulate(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, ptrdiff
     ptrdiff_t *first = NULL, per_thread, all, blocks = end - begin;
     float *floats = NULL;
     int64_t *totals = NULL, *bins = NULL;
-    const ptrdiff_t bins_each = bin_every > 0 ? 2 * R * SL_RAND_BINS : 0;
+    const ptrdiff_t bins_each = bin_every > 0 ? COPIES * 2 * R * SL_RAND_BINS : 0;
     sl_status status = SL_ERR_NOMEM;
     const int threads = sl_threads(n_threads < 1 ? 1 : n_threads);
 

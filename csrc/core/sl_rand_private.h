@@ -23,23 +23,30 @@ sl_rand_fixed(double x, double unit)
     return (int64_t)llrint(x * unit);
 }
 
-/* out[g][a][l] = p[row + g * width + l][a], zeros past n; half[g * width + l] = half that row's sum. */
+/* out[g][a][l] = p[row + g * width + l][a], zeros past n; half[g * width + l] = half that row's sum.  Four rows at a time, whose sums do not wait for
+ * each other; rows and width are multiples of four. */
 static inline void
 sl_rand_pack(const sl_memberships *rep, ptrdiff_t n, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t width,
              float *restrict out, float *restrict half)
 {
-    for (ptrdiff_t i = 0; i < rows; i++) {
-        float *column = out + (i / width) * rep->k * width + i % width;
-        const float *source = rep->p + (row + i) * rep->k;
-        const int inside = row + i < n;
-        double sum = 0.0;
+    for (ptrdiff_t i = 0; i < rows; i += 4) {
+        float *to = out + (i / width) * rep->k * width + i % width;
+        const float *from[4], weight[4] = {row + i < n, row + i + 1 < n, row + i + 2 < n, row + i + 3 < n};
+        double sum[4] = {0.0, 0.0, 0.0, 0.0};
 
-        for (ptrdiff_t a = 0; a < rep->k; a++) {
-            const float value = inside ? source[a] : 0.0f;
-            column[a * width] = value;
-            sum += (double)value;
+        for (ptrdiff_t l = 0; l < 4; l++) { /* a row past n reads another, times 0 */
+            from[l] = rep->p + (row + i + l < n ? row + i + l : 0) * rep->k;
         }
-        half[i] = (float)(0.5 * sum);
+        for (ptrdiff_t a = 0; a < rep->k; a++) {
+            for (int l = 0; l < 4; l++) {
+                const float value = from[l][a] * weight[l];
+                to[a * width + l] = value;
+                sum[l] += (double)value;
+            }
+        }
+        for (int l = 0; l < 4; l++) {
+            half[i + l] = (float)(0.5 * sum[l]);
+        }
     }
 }
 

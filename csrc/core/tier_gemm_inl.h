@@ -50,14 +50,14 @@ tile_store(const int rows, const int vecs, vf acc[SL_MR][SL_NV], float *c, ptrdi
             SL_EACH(acc[i][j] = v_at_most(acc[i][j], v_all(6.0F)))
         }
     }
-    SL_EACH(v_store(c + i * ldc + j * SL_LANES, acc[i][j]))
-    if (e->last &&
-        e->activation >
-            SL_ACT_RELU6) { /* those that call for more registers, while the tile is in the first-level cache */
-        for (int i = 0; i < rows; i++) {
-            map_activate(c + i * ldc, vecs * SL_LANES, e->activation, c + i * ldc);
-        }
+    if (e->last && e->activation > SL_ACT_RELU6) { /* those that call for more registers: the whole tile at a time */
+        float sums[SL_MR * SL_NR];
+        SL_EACH(v_store(sums + (i * vecs + j) * SL_LANES, acc[i][j]))
+        map_activate(sums, rows * vecs * SL_LANES, e->activation, sums);
+        SL_EACH(v_store(c + i * ldc + j * SL_LANES, v_load(sums + (i * vecs + j) * SL_LANES)))
+        return;
     }
+    SL_EACH(v_store(c + i * ldc + j * SL_LANES, acc[i][j]))
 }
 
 /* C (rows, vecs * SL_LANES) from one panel of A and one of B; rows and vecs are constants where this is inlined. */

@@ -96,17 +96,33 @@ v_select(vi mask, vf yes, vf no)
     return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
 }
 
-/* Comparisons with NaN are false, so NaN passes through all three. */
+/* x where neither is less: NaN and the sign of 0 in x pass through both.  That is what the instructions of x86 do with x on the right. */
 SL_INLINE vf
 v_at_least(vf x, vf low)
 {
+#if SL_LANES == 16
+    return (vf)_mm512_max_ps((__m512)low, (__m512)x);
+#elif SL_LANES == 8
+    return (vf)_mm256_max_ps((__m256)low, (__m256)x);
+#elif defined(__x86_64__)
+    return (vf)_mm_max_ps((__m128)low, (__m128)x);
+#else
     return v_select(x < low, low, x);
+#endif
 }
 
 SL_INLINE vf
 v_at_most(vf x, vf high)
 {
+#if SL_LANES == 16
+    return (vf)_mm512_min_ps((__m512)high, (__m512)x);
+#elif SL_LANES == 8
+    return (vf)_mm256_min_ps((__m256)high, (__m256)x);
+#elif defined(__x86_64__)
+    return (vf)_mm_min_ps((__m128)high, (__m128)x);
+#else
     return v_select(x > high, high, x);
+#endif
 }
 
 /* Four neighbours each of the rows 0, 4, 8, ... at p, as many as fill a vector. */

@@ -217,10 +217,12 @@ py_conv_forward(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
         goto done;
     }
     if (c.packed != NULL &&
-        sl_winograd_packed_check(&s, 0, c.variant, PyArray_DATA(c.packed), PyArray_SIZE(c.packed)) != SL_OK) {
-        PyErr_SetString(PyExc_ValueError,
-                        "packed was not made by winograd.pack for a weight of this shape and variant with "
-                        "this instruction-set tier: pack it again");
+        (PyArray_SIZE(c.packed) < 16 ||
+         sl_conv_forward_packed_check(&s, c.variant, PyArray_DATA(c.packed), PyArray_SIZE(c.packed)) != SL_OK)) {
+        PyErr_SetString(
+            PyExc_ValueError,
+            "packed was not made by pack_conv2d or winograd.pack for a weight of this shape and variant with "
+            "this instruction-set tier: pack it again");
         goto done;
     }
     dims[0] = s.batch, dims[1] = s.outputs, dims[2] = h, dims[3] = w;

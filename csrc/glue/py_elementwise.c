@@ -393,6 +393,33 @@ done:
     return result;
 }
 
+PyDoc_STRVAR(doc_all_finite, "all_finite(x)\n--\n\nWhether no value is NaN or infinite.");
+
+static PyObject *
+py_all_finite(PyObject *Py_UNUSED(self), PyObject *x_in)
+{
+    PyArrayObject *x = sl_f32(x_in, 0, 0, "x");
+    npy_intp n, step;
+    int finite = 1;
+
+    if (x == NULL) {
+        return NULL;
+    }
+    n = PyArray_SIZE(x);
+    step = sl_per_call(n, 1.0, BUDGET);
+    for (npy_intp i = 0; finite && i < n; i += step) {
+        Py_BEGIN_ALLOW_THREADS
+        finite = sl_all_finite_f32((const float *)PyArray_DATA(x) + i, n - i < step ? n - i : step);
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() < 0) {
+            Py_DECREF((PyObject *)x);
+            return NULL;
+        }
+    }
+    Py_DECREF((PyObject *)x);
+    return PyBool_FromLong(finite);
+}
+
 PyDoc_STRVAR(doc_fma_peak, "fma_peak(seconds)\n--\n\nOperations per second of one core's multiply-adds on registers: "
                            "the ceiling that benchmarks divide by.");
 
@@ -426,6 +453,7 @@ PyMethodDef sl_elementwise_methods[] = {
     SL_KEYWORDS("reduce_positions", py_reduce_positions, doc_reduce_positions),
     SL_KEYWORDS("pool2d", py_pool2d, doc_pool2d),
     SL_KEYWORDS("adaptive_avg_pool2d", py_adaptive, doc_adaptive),
+    {"all_finite", py_all_finite, METH_O, doc_all_finite},
     {"fma_peak", py_fma_peak, METH_VARARGS, doc_fma_peak},
     {NULL, NULL, 0, NULL},
 };

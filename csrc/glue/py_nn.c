@@ -1,5 +1,6 @@
 /* Glue for sl_conv.h and the dense layers of sl_gemm.h. */
 #include "py_nn.h"
+#include "sl/sl_contract.h"
 #include "sl/sl_conv.h"
 #include "sl/sl_gemm.h"
 
@@ -290,7 +291,8 @@ py_conv2d_packed_size(PyObject *Py_UNUSED(self), PyObject *args)
 }
 
 PyDoc_STRVAR(doc_conv2d_pack,
-             "conv2d_pack(weight, groups, out)\n--\n\nPack weights for conv2d into out (conv2d_packed_size floats).");
+             "conv2d_pack(weight, groups, out, variant=(0, 0.0))\n--\n\n"
+             "Pack a variant of weights for conv2d or conv_forward into out (conv2d_packed_size floats).");
 
 static PyObject *
 py_conv2d_pack(PyObject *Py_UNUSED(self), PyObject *args)
@@ -300,10 +302,13 @@ py_conv2d_pack(PyObject *Py_UNUSED(self), PyObject *args)
     sl_conv_shape s = {.batch = 0};
     Py_ssize_t groups;
     ptrdiff_t size = 0;
+    sl_variant variant = {SL_SEEN_PLAIN, 0.0F};
+    int seen = 0;
 
-    if (!PyArg_ParseTuple(args, "OnO:conv2d_pack", &weight_in, &groups, &out)) {
+    if (!PyArg_ParseTuple(args, "OnO|(if):conv2d_pack", &weight_in, &groups, &out, &seen, &variant.gamma)) {
         return NULL;
     }
+    variant.seen = (sl_seen)seen;
     weight = sl_f32(weight_in, 0, 0, "weight");
     if (weight == NULL || weight_shape(weight, groups, &s) < 0 ||
         sl_raise(sl_conv_packed_size(&s, &size), "weight: its packed form does not fit into memory") < 0) {
@@ -317,7 +322,8 @@ py_conv2d_pack(PyObject *Py_UNUSED(self), PyObject *args)
     if (y == NULL || sl_shape_is(y, 1, &size, "out") < 0 || sl_no_overlap(y, weight, 0, "weight") < 0) {
         goto done;
     }
-    if (sl_raise(sl_conv_pack_f32(&s, PyArray_DATA(weight), PyArray_DATA(y)), "weight: cannot be packed") == 0) {
+    if (sl_raise(sl_conv_forward_pack_f32(&s, PyArray_DATA(weight), variant, PyArray_DATA(y)),
+                 "variant must be known") == 0) {
         result = Py_NewRef(Py_None);
     }
 done:

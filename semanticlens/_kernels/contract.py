@@ -89,11 +89,21 @@ def conv_forward(x: F32, weight: F32, bias: F32 | None = None, form: Form = UNIT
                  n_threads: int | None = None) -> F32:
     """(B, C, H, W) -> (B, O, H', W'): ``L_V(part(x)) + bias``, then ``finish``.
 
-    Weights are packed anew in each call, unless ``packed`` is what :func:`semanticlens._kernels.winograd.pack` made of the same weight and
-    variant: then the sums go by tiles, see there.
+    Weights are packed anew in each call, unless ``packed`` is what :func:`pack_conv_forward` made of the same weight and variant, or
+    :func:`semanticlens._kernels.winograd.pack`: then the sums go by tiles, see there.
     """
     return _core.conv_forward(x, weight, bias, *form.args(), variant.args(), part.args()[0], _finish(finish), out,
                               resolve_threads(n_threads), packed)
+
+
+def pack_conv_forward(weight: F32, *, groups: int = 1, variant: Variant = PLAIN) -> F32 | None:
+    """Weights packed for :func:`conv_forward` on this tier; None where packing brings nothing (depthwise)."""
+    size = _core.conv2d_packed_size(weight, groups)
+    if size == 0:
+        return None
+    packed = np.empty(size, np.float32)
+    _core.conv2d_pack(weight, groups, packed, variant.args())
+    return packed
 
 
 def conv_adjoint(s: F32, weight: F32, size: tuple[int, int], form: Form = UNIT, *, variant: Variant = PLAIN, part: Variant = PLAIN,

@@ -163,3 +163,13 @@ def softmax(x: F32, *, out: F32 | None = None, n_threads: int | None = None) -> 
 def reduce_positions(x: F32, kind: str, *, n_threads: int | None = None) -> F32:
     """(B, K, P) -> (B, K): "mean", "max", "absmean" or "absmax" over positions; NaN anywhere gives NaN."""
     return _core.reduce_positions(x, _number(REDUCTIONS, kind, "kind"), resolve_threads(n_threads))
+
+
+def bound_reduce_positions(x: F32, kind: str, *, n_threads: int | None = None) -> Callable[[], F32]:
+    """:func:`reduce_positions` with all its arguments, to be called again and again on what ``x`` holds then."""
+    return partial(_core.reduce_positions, x, _number(REDUCTIONS, kind, "kind"), resolve_threads(n_threads))
+
+
+def all_finite(x: F32) -> bool:
+    """Whether no value is NaN or infinite, in one pass."""
+    return _core.all_finite(x)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from semanticlens.attribution.composites import Assigned, Composite, preset
 from semanticlens.attribution.ledger import Ledger
 from semanticlens.attribution.products import Counter
 from semanticlens.attribution.walk import Route, Values, Walk, plan, run_forward
+from semanticlens.io import atomic_write
 from semanticlens.nn.backward import Target, cotangent
 from semanticlens.nn.changed import insert
 from semanticlens.nn.edit import by_node
@@ -31,7 +35,7 @@ Array = NDArray[Any]
 STARTS = ("value", "one", "contrastive")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Attribution:
     """What :func:`attribute` returns; ``r[name]`` is the relevance of a value that was asked for.
 
@@ -50,6 +54,9 @@ class Attribution:
         Which rule each node got, and why.
     products : Counter
         Products with weights in the walk back, those of the forward run apart.
+    net : Network, optional
+    x : ndarray (B, ...), optional
+        What the network saw: for the pictures beside heat maps.
     """
 
     input: Array
@@ -60,6 +67,8 @@ class Attribution:
     rules: Mapping[str, Assigned]
     products: Counter
     again: Callable[[], Ledger] = field(repr=False, compare=False)
+    net: Network | None = field(default=None, repr=False, compare=False)
+    x: Array | None = field(default=None, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Array:
         if name not in self.arrays:
@@ -76,6 +85,41 @@ class Attribution:
     def ledger(self) -> Ledger:
         """Where relevance went, node by node: the walk is run again and booked in double."""
         return self.again()
+
+    def plot(self, ax: Any = None, **options: Any) -> Any:
+        """Heat maps as a picture that notebooks show and ``.save(path)`` writes; or drawn on axes of matplotlib, which are returned.
+
+        Options are those of :func:`semanticlens.plot.attribution.plot`: ``name``, ``samples``, ``over``, ``cmap``, ``scale``, ...
+        """
+        from semanticlens.plot import attribution
+
+        return attribution.plot(self, ax, **options)
+
+    def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the picture that :meth:`plot` draws (.png, .jpg, .webp), or all arrays (.npz; options are for pictures only).
+
+        The npz file holds ``input``, ``output``, ``start``, ``relevance:NAME`` for every recorded value, and ``about``: JSON with the
+        composite's name and the rule of each node.
+        """
+        if Path(path).suffix.lower() != ".npz":
+            written: Path = self.plot(**options).save(path)
+            return written
+        if options:
+            raise TypeError(f"{', '.join(options)}: options are for pictures, not for {os.fspath(path)!r}")
+        about = {"composite": self.composite.name, "rules": {a.node: str(a.rule) for a in self.rules.values()}}
+        arrays = {"input": self.input, "output": self.output, "start": self.start, "about": np.array(json.dumps(about))}
+        with atomic_write(path) as file:
+            np.savez_compressed(file, **arrays, **{f"relevance:{name}": a for name, a in self.arrays.items()})  # type: ignore[arg-type]
+        return Path(path)
+
+    def __repr__(self) -> str:
+        kept = f", recorded {', '.join(self.arrays)}" if self.arrays else ""
+        return f"Attribution({self.composite.name!r}, input {self.input.shape}{kept})"
+
+    def _repr_html_(self) -> str:
+        from semanticlens.plot import _attribution_html
+
+        return str(_attribution_html.attribution(self))
 
 
 @dataclass(frozen=True)
@@ -227,6 +271,8 @@ def attribute(
         ready.chosen,
         counter,
         again,
+        net,
+        batch,
     )
 
 

@@ -142,6 +142,11 @@ class Ledger:
         )
         return _table(lines)
 
+    def _repr_html_(self) -> str:
+        from semanticlens.plot import _attribution_html
+
+        return str(_attribution_html.ledger(self))
+
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if value else "0"

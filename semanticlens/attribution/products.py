@@ -90,6 +90,8 @@ class Products:
     counter : Counter
     packed : dict
         Packed weights of this node, kept from run to run.
+    positive : bool
+        Whether it is known without looking that no input is negative.
     """
 
     kind: str
@@ -98,6 +100,7 @@ class Products:
     n_threads: int
     counter: Counter
     packed: dict[Any, Any] = field(default_factory=dict)
+    positive: bool = False
 
     @property
     def weight(self) -> Array:
@@ -111,7 +114,7 @@ class Products:
 
     def not_negative(self) -> bool:
         """Whether no input is negative (NaN counts as negative)."""
-        return bool(self.x.min() >= 0) if self.x.size else True
+        return self.positive or self.x.size == 0 or bool(self.x.min() >= 0)
 
     def outputs(self, per_channel: Array, shape: Sequence[int]) -> Array:
         """A number per output channel, in a shape that broadcasts to the result's."""
@@ -217,11 +220,11 @@ class Products:
 
     def _packed_forward(self, piece: Piece, shape: tuple[int, ...]) -> Any:
         form = self._form()
-        if not winograd.pays(self.weight.shape, (shape[2], shape[3]), form):
-            return None
-        key = ("forward", piece.seen, piece.gamma)
+        tiles = winograd.pays(self.weight.shape, (shape[2], shape[3]), form)
+        key = ("forward", piece.seen, piece.gamma, tiles)
         if key not in self.packed:
-            self.packed[key] = winograd.pack(self.weight, groups=form.groups, variant=piece.variant)
+            pack = winograd.pack if tiles else contract.pack_conv_forward
+            self.packed[key] = pack(self.weight, groups=form.groups, variant=piece.variant)
         return self.packed[key]
 
     def _packed_back(self, piece: Piece, size: tuple[int, int]) -> Any:

@@ -47,6 +47,8 @@ __all__ = ["Hook", "Route", "Values", "Walk", "plan", "run_forward"]
 
 Array = NDArray[Any]
 Hook = Callable[[Array], Array]
+NOT_NEGATIVE = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "abs", "exp", "sqrt", "softplus"})
+KEEP_SIGN = GROUPS["move"] - {"pad_axes"} | GROUPS["max"] | GROUPS["pool"] | {"add", "mul"}
 TIMES_INPUT = (Epsilon, Norm, ZPlus, AlphaBeta, Gamma, PlainGamma, Attention, ConstantScale)  # 0 where the input is
 
 
@@ -73,6 +75,8 @@ class Route:
         Values that relevance passes.
     gates : mapping of str to int
         Product -> the input that is its gate.
+    positive : frozenset of str
+        Values that are never negative, whatever the input.
     """
 
     graph: tuple[Checked, ...]
@@ -84,6 +88,7 @@ class Route:
     result: Mapping[str, str]
     wanted: frozenset[str]
     gates: Mapping[str, int]
+    positive: frozenset[str]
 
 
 def plan(
@@ -122,7 +127,16 @@ def plan(
             apart.add(name)
         _read(item, chosen, users, vanishing, wanted, keep, apart, result)
     return Route(
-        tuple(path), chosen, of, frozenset(wrt), frozenset(keep), frozenset(apart), result, wanted, _gates(path)
+        graph=tuple(path),
+        chosen=chosen,
+        of=of,
+        asked=frozenset(wrt),
+        keep=frozenset(keep),
+        apart=frozenset(apart),
+        result=result,
+        wanted=wanted,
+        gates=_gates(path),
+        positive=_positive(path),
     )
 
 
@@ -215,6 +229,16 @@ def _gates(path: Sequence[Checked]) -> dict[str, int]:
     return result
 
 
+def _positive(path: Sequence[Checked]) -> frozenset[str]:
+    result: set[str] = set()
+    for item in path:
+        op, inputs = item.op.name, item.node.inputs
+        kept = op in KEEP_SIGN and (op != "pad" or item.attrs.get("value", 0) >= 0)
+        if op in NOT_NEGATIVE or (kept and all(source in result for source in inputs)):
+            result.add(item.node.name)
+    return frozenset(result)
+
+
 def _comes_from(name: str, ops: Mapping[str, Checked], kinds: frozenset[str] | set[str]) -> bool:
     """Whether a value is the result of one of some operations, moved perhaps."""
     while name in ops and ops[name].op.name in GROUPS["move"] and len(ops[name].node.inputs) == 1:
@@ -279,6 +303,10 @@ def run_forward(net: Network, route: Route, x: Array, n_threads: int) -> Values:
 
 
 # ---------------------------------------------------------------- backward
+
+
+def _finite(r: Array) -> bool:
+    return all_finite(r) if r.dtype == np.float32 else bool(np.isfinite(r).all())
 
 
 @dataclass
@@ -353,12 +381,12 @@ class Walk:
             shape = self.values.shapes[name]
             self.found[name] = np.zeros((max(rows, default=shape[0]), *shape[1:]), self.values.dtype)
         for name, r in self.found.items():
-            if not all_finite(r):
+            if not _finite(r):
                 raise NumericalError(f"the relevance of {name!r} holds NaN or infinity")
 
     def _look(self, item: Checked, r: Array, results: Sequence[Array | None]) -> None:
         """Raise where a node made relevance that is not finite."""
-        if all(result is None or all_finite(result) for result in results):
+        if all(result is None or _finite(result) for result in results):
             return
         rule = self.values.route.chosen[item.node.name].rule
         raise NumericalError(
@@ -380,8 +408,6 @@ class Walk:
         if not any(wanted[: link.own]):
             if entry is not None:
                 entry.stopped += float(r.sum(dtype=np.float64))
-            return
-        if self.release and link.name not in self.values.route.keep and not r.any():
             return
         booked = entry is not None and not isinstance(self.values.route.chosen[link.head.node.name].rule, Product)
         results = self._results(link, r, [True] * len(wanted) if booked else wanted, entry)
@@ -408,7 +434,15 @@ class Walk:
         xs = [self._known(source) for source in link.sources]
         y = self._known(route.result.get(item.node.name, item.node.name))
         if item.op.name in LINEAR and isinstance(rule, linear.RULES):
-            products = Products(item.op.name, link.call, xs[0], self.n_threads, self.counter, self._packed(item))
+            products = Products(
+                item.op.name,
+                link.call,
+                xs[0],
+                self.n_threads,
+                self.counter,
+                self._packed(item),
+                link.sources[0] in route.positive,
+            )
             kept = self.values.denominators.setdefault(item.node.name, {})
             return [self._named(item, lambda: linear.propagate(linear.Layer(products, y, r, kept, entry), rule))]
         if item.op.adjoint is None:

@@ -3,6 +3,7 @@
 from semanticlens.lens import scores
 from semanticlens.lens.collect import collect
 from semanticlens.lens.concepts import LayerConcepts
+from semanticlens.lens.crops import Crops, crop_box, crops
 from semanticlens.lens.database import ConceptDB
 from semanticlens.lens.examples import ConceptExamples, LayerExamples
 from semanticlens.lens.pooling import Pooling, pooling, special_token
@@ -13,6 +14,7 @@ __all__ = [
     "ActivationSource",
     "ConceptDB",
     "ConceptExamples",
+    "Crops",
     "Hit",
     "Labels",
     "LayerConcepts",
@@ -22,6 +24,8 @@ __all__ = [
     "Scores",
     "SearchResult",
     "collect",
+    "crop_box",
+    "crops",
     "pooling",
     "scores",
     "special_token",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from semanticlens.data.batches import Transform
 from semanticlens.data.dataset import Dataset
 from semanticlens.lens.examples import ConceptExamples
 from semanticlens.lens.pooling import Pooling, pooling
+from semanticlens.lens.relevance import RelevanceSource
 from semanticlens.lens.run import Plan, Run
 from semanticlens.lens.sources import ActivationSource, NetworkSource, RunsLayers, check_layers
 
@@ -36,6 +39,9 @@ def collect(
     on_error: Literal["raise", "skip"] = "raise",
     transform: Transform | None = None,
     shard: tuple[int, int] | None = None,
+    score: Literal["activation", "relevance"] = "activation",
+    targets: ArrayLike | None = None,
+    composite: Any = "epsilon_plus_flat",
     record: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 60.0,
@@ -72,6 +78,14 @@ def collect(
         Picture -> network input, instead of ``network.preprocess``.
     shard : (start, stop), optional
         Go through this part of ``images`` only; results of disjoint parts are combined by :meth:`ConceptExamples.merge`.
+    score : {"activation", "relevance"}
+        What is pooled: the layer's output, or its relevance for a class of each picture (relevance maximisation). The result
+        then also holds the position of each example's largest relevance, and pool="auto" is the sum; "sum+abs_norm" divides by
+        the sum of magnitudes.
+    targets : array (n,) of int, optional
+        For relevance: the class that is explained, by id; left out, its label.
+    composite : str or Composite
+        For relevance: see :func:`semanticlens.attribute`.
     record : mapping, optional
         For an iterable: ``{"network": {"name": ..., "fingerprint": ...}, "data": {...}}``, what the activations come from.
     checkpoint : path, optional
@@ -106,18 +120,32 @@ def collect(
     """
     if top < 1 or class_top < 1:
         raise ValueError(f"top={top}, class_top={class_top}: both must be at least 1")
+    explained = _explained(score, targets, labels, images, source)
     given: Any = source  # a network or batches: told apart by what it can do, not by its class
     batches: Any = source
     if hasattr(source, "run"):
-        batches = _over_pictures(given, images, layers, batch_size, transform, shard, on_error, n_threads)
+        batches = _over_pictures(
+            given, images, layers, batch_size, transform, shard, on_error, n_threads, explained, composite
+        )
         names: list[str] | None = batches.layers
     elif transform is not None or shard is not None:
         raise ValueError("transform and shard are for a network; batches of activations come as they are")
     else:
         names = [layers] if isinstance(layers, str) else None if layers is None else list(layers)
-    targets, class_names = _targets(labels, images)
+    classes, class_names = _targets(labels, images)
     pools, n_classes = _pools(pool, names), 0 if class_names is None else len(class_names)
-    plan = Plan(None if names is None else tuple(names), top, pools, targets, n_classes, class_top, positive_only)
+    if explained is not None:
+        pools = {name: _summed(p) for name, p in pools.items()} if isinstance(pools, Mapping) else _summed(pools)
+    plan = Plan(
+        None if names is None else tuple(names),
+        top,
+        pools,
+        classes,
+        n_classes,
+        class_top,
+        positive_only,
+        explained is not None,
+    )
     made_of = _made_of(plan, batches, images, class_names, record)
     run = Run(plan, batches, made_of, checkpoint, checkpoint_every, n_threads)
     run.go(progress)
@@ -135,11 +163,14 @@ def _over_pictures(
     shard: tuple[int, int] | None,
     on_error: Literal["raise", "skip"],
     n_threads: int | None,
+    explained: NDArray[np.int64] | None,
+    composite: Any,
 ) -> NetworkSource:
     if images is None:
         raise ValueError("images=None: give the data set to run the network on")
     start, stop = _shard(shard, len(images))
-    return NetworkSource(
+    kind: Any = NetworkSource if explained is None else partial(RelevanceSource, targets=explained, composite=composite)
+    made: NetworkSource = kind(
         network,
         images,
         check_layers(network, layers),
@@ -150,6 +181,35 @@ def _over_pictures(
         on_error=on_error,
         n_threads=n_threads,
     )
+    return made
+
+
+def _explained(
+    score: str, targets: ArrayLike | None, labels: Any, images: Dataset | None, source: Any
+) -> NDArray[np.int64] | None:
+    """The class of each picture whose relevance is asked for; None for activations."""
+    if score not in ("activation", "relevance"):
+        raise ValueError(f"score={score!r}: must be 'activation' or 'relevance'")
+    if score == "activation":
+        if targets is not None:
+            raise ValueError("targets is for score='relevance'; class statistics take labels")
+        return None
+    if not hasattr(source, "run") or images is None:
+        raise ValueError("score='relevance' walks back through a network: give a network and images, not activations")
+    given = targets if targets is not None else labels if labels is not None and labels is not False else images.labels
+    if given is None:
+        raise ValueError("score='relevance' needs the class to explain: pass targets=, one per picture (the data set has no labels)")
+    found: NDArray[Any] = np.asarray(given)
+    if found.shape != (len(images),) or found.dtype.kind not in "iu":
+        raise DataError(
+            f"targets must be whole numbers of shape ({len(images)},), one per picture, not {found.dtype} of shape {found.shape}"
+        )
+    return found.astype(np.int64)
+
+
+def _summed(pool: Pooling) -> Pooling:
+    """What "auto" means for relevance: sums are what it conserves."""
+    return dataclasses.replace(pool, kind="sum") if pool.kind == "auto" else pool
 
 
 def _pools(pool: Pools, names: Sequence[str] | None) -> Mapping[str, Pooling] | Pooling:
@@ -230,6 +290,8 @@ def _made_of(
         network |= {"edits": edits} if edits else {}
         parameters["transform"] = _describe_transform(source.transform)
         parameters["batch_size"] = source.batch_size
+        if isinstance(source, RelevanceSource):
+            parameters["score"] = source.describe()
         shard = [source.start, source.stop]
     labels = None if plan.targets is None else hashlib.sha256(plan.targets.astype("<i8").tobytes()).hexdigest()
     return {

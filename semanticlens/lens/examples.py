@@ -16,6 +16,7 @@ from semanticlens._errors import LayerNotFoundError, MismatchError, ModelFileErr
 from semanticlens._kernels import collect as kernels
 from semanticlens.io import read_tensors, sha256_of_arrays, write_tensors
 from semanticlens.lens.idset import IdSet
+from semanticlens.lens.relevance import carried
 
 FORMAT = "semanticlens-examples"
 SCHEMA = "1"
@@ -43,6 +44,9 @@ class LayerExamples:
         Name of the pooling.
     class_scores : ndarray (Y, K, c), float32, or None
         The c best scores of the samples of each class, descending, -inf where there are fewer.
+    positions : ndarray (K, m), int64, or None
+        For scores by relevance: the flat position (row * width + column, or the token) of each example's largest relevance in the
+        layer's map; -1 where ``ids`` is -1.
     """
 
     layer: str
@@ -53,6 +57,7 @@ class LayerExamples:
     n_samples: int
     pool: str
     class_scores: NDArray[np.float32] | None = None
+    positions: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         shape = self.scores.shape
@@ -70,7 +75,9 @@ class LayerExamples:
             raise ValueError(
                 f"layer {self.layer!r}: class_scores has the shape {self.class_scores.shape}, not (classes, {shape[0]}, c)"
             )
-        for array in (self.ids, self.scores, self.counts, self.nan_counts, self.class_scores):
+        if self.positions is not None and self.positions.shape != shape:
+            raise ValueError(f"layer {self.layer!r}: positions {self.positions.shape} and scores {shape} do not belong together")
+        for array in (self.ids, self.scores, self.counts, self.nan_counts, self.class_scores, self.positions):
             if array is not None and array.flags.writeable:
                 array.flags.writeable = False
 
@@ -142,6 +149,7 @@ class LayerExamples:
             "class_affinity": None
             if affinity is None
             else [[None if a != a else a for a in row] for row in affinity.tolist()],
+            **({} if self.positions is None else {"positions": self.positions.tolist()}),
         }
 
     def __repr__(self) -> str:
@@ -288,6 +296,8 @@ def _arrays(layer: LayerExamples) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {key: getattr(layer, key) for key in _ARRAYS}
     if layer.class_scores is not None:
         arrays["class_scores"] = layer.class_scores
+    if layer.positions is not None:
+        arrays["positions"] = layer.positions
     return arrays
 
 
@@ -298,6 +308,7 @@ def _layer(name: str, record: Mapping[str, Any], arrays: Mapping[str, NDArray[An
         "counts": np.int64,
         "nan_counts": np.int64,
         "class_scores": np.float32,
+        "positions": np.int64,
     }
     found = {key: arrays[f"{name}/{key}"] for key in expected if f"{name}/{key}" in arrays}
     for key, array in found.items():
@@ -390,4 +401,9 @@ def _merge_layer(a: LayerExamples, b: LayerExamples, n_samples: int) -> LayerExa
     if a.class_scores is not None and b.class_scores is not None:
         both = np.concatenate([a.class_scores, b.class_scores], axis=2)
         class_scores = np.ascontiguousarray(-np.sort(-both, axis=2)[:, :, : a.class_scores.shape[2]])
-    return LayerExamples(a.layer, best.ids, best.scores, best.counts, best.nan_counts, n_samples, a.pool, class_scores)
+    positions = None
+    if a.positions is not None and b.positions is not None:
+        positions = carried(best.ids, [(a.ids, a.positions), (b.ids, b.positions)])
+    return LayerExamples(
+        a.layer, best.ids, best.scores, best.counts, best.nan_counts, n_samples, a.pool, class_scores, positions
+    )

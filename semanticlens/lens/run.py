@@ -26,6 +26,7 @@ from semanticlens.lens import checkpoint as checkpoints
 from semanticlens.lens.examples import ConceptExamples, LayerExamples
 from semanticlens.lens.idset import IdSet
 from semanticlens.lens.pooling import Pooling
+from semanticlens.lens.relevance import carried, places_of
 from semanticlens.lens.sources import NetworkSource
 
 
@@ -40,6 +41,7 @@ class Plan:
     n_classes: int
     class_top: int
     positive_only: bool
+    places: bool = False  # keep where in the map each example has its largest value
 
     def pool_of(self, layer: str) -> Pooling:
         """The pooling of a layer."""
@@ -52,11 +54,24 @@ class LayerState:
     def __init__(self, plan: Plan, layer: str, n_components: int) -> None:
         self.pool, self.n_components = plan.pool_of(layer), n_components
         self.best = kernels.TopM(n_components, plan.top, positive_only=plan.positive_only)
+        self.places = np.full((n_components, plan.top), -1, np.int64) if plan.places else None
         self.classes = (
             None
             if plan.targets is None
             else kernels.ClassTop(plan.n_classes, n_components, plan.class_top, positive_only=plan.positive_only)
         )
+
+    def update(
+        self, values: NDArray[np.float32], ids: NDArray[np.int64], places: NDArray[np.int64] | None, n_threads: int | None
+    ) -> None:
+        """Offer the scores (B, K) of some samples, and where each component has its largest value."""
+        if self.places is None or places is None:
+            self.best.update(values, ids, n_threads=n_threads)
+            return
+        before = (self.best.ids.copy(), self.places)
+        self.best.update(values, ids, n_threads=n_threads)
+        offered = np.broadcast_to(ids, (values.shape[1], len(ids)))
+        self.places = carried(self.best.ids, [before, (offered, places.T)])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What a checkpoint keeps of it."""
@@ -67,6 +82,8 @@ class LayerState:
         }
         if self.classes is not None:
             arrays["class_scores"] = self.classes.scores
+        if self.places is not None:
+            arrays["places"] = self.places
         return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -74,6 +91,8 @@ class LayerState:
         self.best.merge(arrays["scores"], arrays["ids"], arrays["nan_counts"])
         if self.classes is not None:
             self.classes.scores[...] = arrays["class_scores"]
+        if self.places is not None:
+            self.places = np.array(arrays["places"])
 
 
 class Run:
@@ -155,6 +174,7 @@ class Run:
         names = self.plan.layers if self.plan.layers is not None else tuple(self.layers) or tuple(activations)
         fresh = ~self.resumed.contains(ids)
         pooled = {name: self._pooled(name, ids, activations) for name in names} if fresh.any() else {}
+        places = {name: places_of(np.asarray(activations[name]))[fresh] for name in pooled if self.plan.places}
         targets = self._targets(ids[fresh])
         for name, values in pooled.items():
             if name not in self.layers:
@@ -164,7 +184,7 @@ class Run:
             if pooled:
                 for name, values in pooled.items():
                     layer, chosen = self.layers[name], values if fresh.all() else values[fresh]
-                    layer.best.update(chosen, ids[fresh], n_threads=self.n_threads)
+                    layer.update(chosen, ids[fresh], places.get(name), self.n_threads)
                     if layer.classes is not None and targets is not None:
                         layer.classes.update(chosen, targets, n_threads=self.n_threads)
                 self.seen.add(ids[fresh])
@@ -267,6 +287,7 @@ class Run:
                 n,
                 state.pool.name,
                 None if state.classes is None else state.classes.scores.copy(),
+                None if state.places is None else state.places.copy(),
             )
         record = {
             **self.made_of,

@@ -101,6 +101,11 @@ class NetworkSource:
 
     def batches_from(self, start: int) -> Iterator[Batch]:
         """The batches from position ``start`` on."""
+        for ids, x in self.pictures_from(start):
+            yield ids, self.network.run(x, record=self.layers, n_threads=self.n_threads)
+
+    def pictures_from(self, start: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Network inputs from position ``start`` on."""
         self.skipped.clear()
         pictures = batches(
             self.images,
@@ -112,8 +117,7 @@ class NetworkSource:
             skipped=self.skipped,
         )
         try:
-            for ids, x in pictures:
-                yield ids, self.network.run(x, record=self.layers, n_threads=self.n_threads)
+            yield from pictures
         finally:
             pictures.close()
 

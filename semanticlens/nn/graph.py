@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semanticlens._errors import ModelFileError, NumericalError
+from semanticlens._kernels import nn as kernels
 from semanticlens.nn import ops
 from semanticlens.nn.attrs import LIMIT
 from semanticlens.nn.ops import Op
@@ -218,7 +219,5 @@ def check_reached(
 
 
 def all_finite(array: F32) -> bool:
-    """Whether no value is NaN or infinite, in two passes that write nothing: both extremes propagate NaN."""
-    if array.size == 0:
-        return True
-    return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+    """Whether no value is NaN or infinite."""
+    return kernels.all_finite(array)

@@ -9,6 +9,7 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -258,7 +259,7 @@ class Network:
             self._arrays_hash = sha256_of_arrays(self.params)
         return self._arrays_hash
 
-    @property
+    @cached_property
     def takes_ids(self) -> bool:
         """Whether the input holds whole numbers, such as the tokens of texts (B, T), instead of measurements."""
         readers = [
@@ -344,7 +345,8 @@ class Network:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
         changed = by_node((*self.edits, *((edits,) if isinstance(edits, Edit) else edits)), self.resolve)
-        check_reached(self._graph, changed, wanted, (INPUT,))
+        if changed:
+            check_reached(self._graph, changed, wanted, (INPUT,))
         if dtype == "float64":
             from semanticlens.nn.double import evaluate
 
@@ -592,8 +594,6 @@ class Network:
         return sum(math.prod(dim or 0 for dim in item.shape) for item in self._graph)
 
 
-def _rebuild(
-    nodes: tuple[Node, ...], params: dict[str, F32], options: dict[str, Any], edits: tuple[Edit, ...] = ()
-) -> Network:
+def _rebuild(nodes: tuple[Node, ...], params: dict[str, F32], options: dict[str, Any], edits: Sequence[Edit] = ()) -> Network:
     net = Network(nodes, params, **options)
     return net.edited(*edits) if edits else net

@@ -31,6 +31,7 @@ Prepare = Callable[[Checked], Any]
 _BLOCK, _FRESH, _INPLACE, _OWN = range(4)
 _ALIGN = 16  # floats: 64 bytes
 KEPT_BYTES = 256 << 20  # of working memory a network keeps for its next run
+SMALL_RECORD = 1 << 14  # floats: a record of no more is computed in its place like other values, and copied
 
 
 @dataclass
@@ -38,7 +39,8 @@ class Frame:
     """Working memory of a run of one plan: what stays in its place from run to run, and the calls on it, made once.
 
     Making an array or looking up the arguments of a call costs as much as a small kernel.  ``values`` holds the values
-    that stay, None for others; ``calls`` holds a call per step, None where the step must be looked at.
+    that stay, None for others; ``calls`` holds a call per step, None where the step must be looked at; ``lent`` are the
+    small records that stay, of which the caller gets copies.
     """
 
     plan: Plan
@@ -47,6 +49,7 @@ class Frame:
     base: F32
     values: list[Any]
     calls: list[Callable[[], Any] | None]
+    lent: frozenset[int]
 
 
 class Scratch:
@@ -78,6 +81,7 @@ def _frame(plan: Plan, batch: int, n_threads: int, base: F32) -> Frame:
     block = base[start : start + batch * plan.block]
     values: list[Any] = [None] * (len(plan.sources) + len(plan.steps))
     calls: list[Callable[[], Any] | None] = []
+    lent: set[int] = set()
     for step in plan.steps:
         xs: Any = [values[i] for i in step.inputs]
         stay = all(x is not None for x in xs)
@@ -86,6 +90,9 @@ def _frame(plan: Plan, batch: int, n_threads: int, base: F32) -> Frame:
             out = block[batch * step.place : batch * (step.place + step.size)].reshape(batch, *step.shape)
         elif step.memory == _INPLACE:
             out = xs[step.place]
+        elif step.memory == _FRESH and stay and step.head.op.bind is not None and batch * step.size <= SMALL_RECORD:
+            out = np.empty((batch, *step.shape), np.float32)
+            lent.add(step.output)
         values[step.output], call = out, None
         if step.view and stay:
             view = step.forward(step.call, xs, None, n_threads)
@@ -93,8 +100,13 @@ def _frame(plan: Plan, batch: int, n_threads: int, base: F32) -> Frame:
                 values[step.output], call = view, _nothing
         elif stay and out is not None and step.head.op.bind is not None:
             call = step.head.op.bind(step.call, xs, out, n_threads)
+        if step.output in lent and call is None:
+            values[step.output] = None
+            lent.remove(step.output)
+        elif (step.view or step.memory == _INPLACE) and step.inputs[step.place] in lent:
+            lent.add(step.output)
         calls.append(call)
-    return Frame(plan, batch, n_threads, base, values, calls)
+    return Frame(plan, batch, n_threads, base, values, calls, frozenset(lent))
 
 
 def _nothing() -> None:
@@ -163,8 +175,10 @@ class Plan:
                 call()
             else:
                 self._look(step, values, frame, edits)
-        copies = frozenset() if share else self.copies
-        result = {name: values[i].copy() if name in copies else values[i] for name, i in self.records.items()}
+        copies, lent = frozenset() if share else self.copies, frozenset() if edits else frame.lent
+        result = {
+            name: values[i].copy() if name in copies or i in lent else values[i] for name, i in self.records.items()
+        }
         scratch.give(frame)
         return result
 

@@ -64,7 +64,8 @@ def resume(
     order = [name for name in (INPUT, *(item.node.name for item in net._graph)) if name in values]
     standing = [edit for edit in net.edits if net.resolve(edit.node) in _reach(net, order) - set(order)]
     changed = by_node((*standing, *((edits,) if isinstance(edits, Edit) else edits)), net.resolve)
-    check_reached(net._graph, changed, records, order)
+    if changed:
+        check_reached(net._graph, changed, records, order)
     shapes = {name: values[name].shape[1:] for name in order}
     plan = net._plan(records, (), sources=shapes, edited=frozenset(changed), graph=_sized(net, shapes))
     result = plan.execute([values[name] for name in order], n_threads, net._scratch, changed)

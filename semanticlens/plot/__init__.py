@@ -1,4 +1,5 @@
-"""What a person sees: concept cards, report pages, the concept atlas, and the pieces of HTML that notebooks show.
+"""What a person sees: concept cards, report pages, the concept atlas, heat maps and attribution graphs, and the pieces of HTML that
+notebooks show.
 
 ``semanticlens.plot.card.card`` and ``semanticlens.plot.report.report`` are what ``db.card`` and ``db.report`` call.
 """
@@ -9,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from semanticlens.plot import alignment, alignment_pairs, atlas, card, html, report
+    from semanticlens.plot import alignment, alignment_pairs, atlas, attribution, card, html, report
 
-__all__ = ["alignment", "alignment_pairs", "atlas", "card", "html", "report"]
+__all__ = ["alignment", "alignment_pairs", "atlas", "attribution", "card", "html", "report"]
 
 
 def __getattr__(name: str) -> Any:

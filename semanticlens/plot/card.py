@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
 
-from semanticlens.io import atomic_write
 from semanticlens.plot import _facts
+from semanticlens.plot._drawing import FORMATS, Shown
 from semanticlens.plot._type import Pen, clean
 from semanticlens.plot.html import number
 
-__all__ = ["Card", "card"]
+__all__ = ["FORMATS", "Card", "card"]
 
 INK, MUTED, LINE, PANEL, ACCENT, SOFT, WARM, WARM_SOFT = (
     "#1b1f24", "#59616b", "#e1e4e8", "#f1f3f5", "#275d91", "#dfe8f0", "#b0672c", "#f3e5d9",
 )  # fmt: skip
 MARGIN, CELL, GAP = 28.0, 112.0, 8.0  # in units of 1/scale pixels
 ROW = 21.0  # height of a line with a bar
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "PNG": {"optimize": True},
-    "JPEG": {"quality": 92, "subsampling": 0},
-    "WEBP": {"quality": 92},
-}
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class Card(Shown):
     """A drawn component.
 
     Attributes
@@ -47,32 +39,6 @@ class Card:
     layer: str
     component: int
     scale: int = 2
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the picture, atomically; the suffix (.png, .jpg, .webp) says how.
-
-        Raises
-        ------
-        ValueError
-            Another suffix.
-        """
-        target = Path(path)
-        kind = FORMATS.get(target.suffix.lower())
-        if kind is None:
-            raise ValueError(f"cannot tell a picture format from {target.name!r}: end the name in {', '.join(FORMATS)}")
-        with atomic_write(target) as file:
-            self.image.save(file, kind, dpi=(72 * self.scale, 72 * self.scale), **OPTIONS[kind])
-        return target
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.image.save(buffer, "PNG")
-        return buffer.getvalue()
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The picture with the width it should be shown in, so that a notebook keeps it sharp."""
-        data = {"image/png": self._repr_png_(), "text/plain": repr(self)}
-        return data, {"image/png": {"width": self.image.width // self.scale}}
 
     def __repr__(self) -> str:
         return f"Card({self.layer!r}, {self.component}, {self.image.width} x {self.image.height} pixels)"

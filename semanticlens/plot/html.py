@@ -53,6 +53,9 @@ class Html(str):
     def __html__(self) -> str:
         return str(self)
 
+    def _repr_html_(self) -> str:
+        return str(self)
+
 
 def escape(value: object) -> Html:
     """``value`` as text that is safe between tags and inside quoted attributes; an :class:`Html` comes back unchanged.

@@ -182,6 +182,23 @@ dense(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k)
 }
 
 static void
+finite(void)
+{
+    static float x[40000];
+
+    for (int i = 0; i < 40000; i++) {
+        x[i] = i % 3 == 0 ? -3.4028234e38F : (float)i * 1e-42F;
+    }
+    CHECK(sl_all_finite_f32(x, 40000) == 1 && sl_all_finite_f32(x, 0) == 1);
+    for (int i = 0; i < 40000; i += i < 40 ? 1 : 1237) {
+        const float kept = x[i];
+        x[i] = i % 2 != 0 ? NAN : i % 4 != 0 ? INFINITY : -INFINITY;
+        CHECK(sl_all_finite_f32(x, 40000) == 0 && sl_all_finite_f32(x, i) == 1 && sl_all_finite_f32(x + i, 1) == 0);
+        x[i] = kept;
+    }
+}
+
+static void
 refused(void)
 {
     float x[4] = {0}, y[4] = {7, 7, 7, 7};
@@ -204,6 +221,7 @@ main(void)
             CHECK(sl_tier_select(*tier) == SL_OK);
             maps();
             reductions();
+            finite();
             pooling();
             for (ptrdiff_t m = 1; m <= 9; m++) {
                 dense(m, 37, 50);

@@ -66,11 +66,17 @@ sl_status sl_dense_parameter_f32(const float *s, ptrdiff_t m, ptrdiff_t n, const
                                  int n_threads);
 
 /* --- convolution: shape, x, w, bias as in sl_conv.h; s and z (B, O, H', W')
- * Forward of V and part(x).  packed: what sl_winograd_pack_f32 made of w for this variant, and then the sums are those of sl_winograd.h; or NULL: then the
- * weights are packed for this call and the sums are those of sl_conv.h. */
+ * Forward of V and part(x).  packed: what sl_winograd_pack_f32 made of w for this variant, and then the sums are those of sl_winograd.h; or what
+ * sl_conv_forward_pack_f32 made of it, or NULL: then the weights are packed for this call, and the sums are those of sl_conv.h either way. */
 sl_status sl_conv_forward_f32(const sl_conv_shape *shape, const float *x, const float *w, const float *packed,
                               sl_variant variant, sl_variant part, const float *bias, const sl_finish *finish, float *z,
                               int n_threads);
+
+/* packed (sl_conv_packed_size floats, > 0) from the variant of w; no overlap. */
+sl_status sl_conv_forward_pack_f32(const sl_conv_shape *shape, const float *w, sl_variant variant, float *packed);
+/* SL_OK if the buffer of `size` floats was packed by this tier for weights of this shape and variant, here or in sl_winograd.h, else SL_ERR_ARG. */
+sl_status sl_conv_forward_packed_check(const sl_conv_shape *shape, sl_variant variant, const float *packed,
+                                       ptrdiff_t size);
 
 /* g[b,c,y,x] = sum over the (o,u,v,i,j) with y = i sh + u dh - top, x = j sw + v dw - left of part(s[b,o,i,j]) V[o,c,u,v].
  *

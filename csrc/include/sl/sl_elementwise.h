@@ -53,6 +53,9 @@ typedef enum {
  * NaN where the row has a NaN.  y must not overlap x. */
 sl_status sl_reduce_f32(const float *x, ptrdiff_t rows, ptrdiff_t n, sl_reduction kind, float *y, int n_threads);
 
+/* 1 if no value of x (n) is NaN or infinite, else 0; n <= 0 gives 1.  One thread; it stops at the first block that holds one. */
+int sl_all_finite_f32(const float *x, ptrdiff_t n);
+
 /* Test helper: the largest rate of multiply-adds (two operations each) of one core in the active tier, in operations per second, measured for about
  * `seconds` of wall clock on registers alone. */
 double sl_fma_peak(double seconds);

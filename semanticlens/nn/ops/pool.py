@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,16 +30,34 @@ def _adaptive(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) ->
     return kernels.adaptive_avg_pool2d(xs[0], call.attrs["size"], out=out, n_threads=n_threads)
 
 
+def _positions(call: Call, x: F32) -> F32 | None:
+    """(B, K, P): what a mean over positions reads, where the axes are the trailing ones."""
+    axes = call.attrs["axes"]
+    if axes != tuple(range(axes[0], x.ndim)):
+        return None
+    return x.reshape(x.shape[0], math.prod(x.shape[1 : axes[0]]), math.prod(x.shape[axes[0] :]))
+
+
 def _mean(call: Call, xs: Sequence[F32], out: F32 | None, n_threads: int) -> F32:
     x, axes = xs[0], call.attrs["axes"]
-    first = axes[0]
-    if axes == tuple(range(first, x.ndim)):  # the trailing axes: a mean over positions
-        kept = x.shape[1:first]
-        y = kernels.reduce_positions(
-            x.reshape(x.shape[0], math.prod(kept), math.prod(x.shape[first:])), "mean", n_threads=n_threads
-        )
-        return y.reshape(x.shape[0], *kept, *((1,) * len(axes) if call.attrs["keepdims"] else ()))
-    return _plain_mean(call, xs)
+    rows = _positions(call, x)
+    if rows is None:
+        y = _plain_mean(call, xs)
+    else:
+        y = kernels.reduce_positions(rows, "mean", n_threads=n_threads)
+        y = y.reshape(x.shape[: axes[0]] + ((1,) * len(axes) if call.attrs["keepdims"] else ()))
+    if out is None:
+        return y
+    np.copyto(out, y)
+    return out
+
+
+def _bind_mean(call: Call, xs: Sequence[F32], out: F32, n_threads: int) -> Callable[[], Any] | None:
+    rows = _positions(call, xs[0])
+    if rows is None:
+        return None
+    means, into = kernels.bound_reduce_positions(rows, "mean", n_threads=n_threads), out.reshape(rows.shape[:2])
+    return lambda: np.copyto(into, means())
 
 
 def _plain_mean(call: Call, xs: Sequence[Array]) -> Array:
@@ -90,9 +109,9 @@ register_op(
             "axes": Attr(check.integers(None, -check.MAX_RANK, check.MAX_RANK)),
             "keepdims": Attr(check.flag, False),
         },
-        takes_out=False,
         resolve=shapes.resolve_mean,
         numpy=_plain_mean,
+        bind=_bind_mean,
         aten=("mean",),
         onnx=("ReduceMean", "GlobalAveragePool"),
     )

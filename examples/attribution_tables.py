@@ -1,0 +1,250 @@
+"""Which relevance maps show what a network looks at? Pixel flipping and localisation for six methods on two networks.
+
+    python examples/attribution_tables.py --data DIR --out OUT
+
+DIR is the data folder (SEMANTICLENS_DATA): SqueezeNet, MobileNetV2 and 1000 photos, one per ImageNet class.
+
+The photos have no boxes or masks, so localisation is measured on mosaics: two by two photos of different classes, each at the size
+the networks were trained on, and the relevance of each of the four classes should lie in the quadrant that shows it. That says whether
+a map tells classes and places apart, not how closely it follows an outline.
+
+Pixel flipping takes the photos themselves. In both cases only photos that the network classifies right are taken, evenly spread.
+
+Writes to OUT one contact sheet per network (the photos are not ours to publish, so the sheets are not committed); with --table
+FILE.json the numbers, with --page FILE.md the page that is committed as docs/attribution_tables.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+import semanticlens as sl
+from semanticlens.attribution import Composite, metrics
+
+Array = NDArray[Any]
+NETWORKS = {"SqueezeNet": "squeezenet_v1.0_imagenet.npz", "MobileNetV2": "mobilenet_v2_1.0_224_imagenet.npz"}
+CONTROL = "random (control)"
+FILLS = ("mean", "blur")
+COLUMNS = {"pixel_flipping": ("abpc", "aopc", "aopc_least"), "localisation": ("mass", "rank", "pointing")}
+
+
+def methods(net: sl.Network, n_threads: int | None) -> dict[str, Callable[..., Any]]:
+    """Name -> function of network, inputs and classes; the same on both networks."""
+    low, high = (np.reshape((pixel * net.preprocess.scale - np.array(net.preprocess.mean)) / np.array(net.preprocess.std), (1, -1, 1, 1))
+                 for pixel in (0.0, 255.0))  # fmt: skip
+    lrp = {
+        "epsilon_plus_flat": "epsilon_plus_flat",
+        "epsilon_gamma_box": Composite.epsilon_gamma_box(low, high),
+        "epsilon_alpha2_beta1_flat": "epsilon_alpha2_beta1_flat",
+        "excitation_backprop": "excitation_backprop",
+    }
+    guided = metrics.map_function("guided_backprop", n_threads)
+
+    def gradient_x_input(net: sl.Network, x: Array, targets: Array) -> Array:
+        return x * net.gradient(x, targets, n_threads=n_threads)["input"]
+
+    def guided_norm(net: sl.Network, x: Array, targets: Array) -> Array:
+        return np.sqrt((np.asarray(guided(net, x, targets), dtype=np.float64) ** 2).sum(axis=1))
+
+    def random(net: sl.Network, x: Array, targets: Array) -> Array:
+        return np.stack([np.random.default_rng([int(t), x.shape[-1]]).random(x.shape[2:]) for t in targets])
+
+    made = {name: metrics.map_function(composite, n_threads) for name, composite in lrp.items()}
+    return {**made, "gradient x input": gradient_x_input, "guided backprop (norm)": guided_norm, CONTROL: random}
+
+
+def classified_right(net: sl.Network, photos: Any, offset: int, number: int, skip: int = 0) -> tuple[Array, Array, list[str]]:
+    """Inputs, classes and file names of photos that the network classifies right, evenly spread over the classes."""
+    order = np.linspace(0, len(photos) - 1, 3 * number).round().astype(int) if 3 * number < len(photos) else np.arange(len(photos))
+    kept = []
+    for start in range(0, len(order), 20):
+        ids = np.roll(order, -skip)[start : start + 20]
+        x = np.stack([net.preprocess(photos[i]) for i in ids])
+        kept += [(x[k], int(i)) for k, i in enumerate(ids) if net(x[k : k + 1]).argmax() == i + offset]
+        if len(kept) >= number:
+            break
+    kept = kept[:number]
+    if len(kept) < number:
+        raise SystemExit(f"only {len(kept)} of {len(order)} photos are classified right; ask for fewer with --photos or --mosaics")
+    return np.stack([x for x, _ in kept]), np.array([i + offset for _, i in kept]), [photos.names[i] for _, i in kept]
+
+
+def localise(net: sl.Network, x: Array, classes: Array, makers: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """The grid pointing game: the network runs on mosaics of twice the side."""
+    wide = net.with_input_size(2 * x.shape[2], 2 * x.shape[3])
+    mosaics, masks, _ = metrics.mosaic(x, seed=args.seed)
+    inputs = np.repeat(mosaics, 4, axis=0)
+    return {
+        name: metrics.evaluate(wide, inputs, maker, targets=classes, masks=masks, metrics=("localisation", "sparseness"),
+                               batch_size=4, n_threads=args.threads)
+        for name, maker in makers.items()
+    }  # fmt: skip
+
+
+def flip(net: sl.Network, x: Array, classes: Array, makers: Mapping[str, Any], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Fill -> method -> evaluation; maps are made once."""
+    maps = {name: np.concatenate([np.asarray(maker(net, x[i : i + 8], classes[i : i + 8])) for i in range(0, len(x), 8)])
+            for name, maker in makers.items()}  # fmt: skip
+    settings = {fill: metrics.PixelFlipping(region=args.region, steps=args.steps, fill=fill, score="probability") for fill in FILLS}
+    return {fill: {name: metrics.evaluate(net, x, made, targets=classes, metrics=metric, n_threads=args.threads)
+                   for name, made in maps.items()}
+            for fill, metric in settings.items()}  # fmt: skip
+
+
+# pictures
+
+def heat_picture(heat: Array) -> Image.Image:
+    """Red is positive, blue negative, white 0; cut off at the 99.5th percentile of the absolute values."""
+    top = np.percentile(np.abs(heat), 99.5) or 1.0
+    v = np.clip(heat / top, -1, 1)[..., None]
+    red, blue, white = (np.array(colour, dtype=np.float64) for colour in ((178, 24, 43), (33, 102, 172), (255, 255, 255)))
+    return Image.fromarray((white + np.maximum(v, 0) * (red - white) + np.maximum(-v, 0) * (blue - white)).round().astype(np.uint8))
+
+
+def shown(net: sl.Network, x: Array) -> Image.Image:
+    """A network input as a picture again."""
+    p = net.preprocess
+    pixels = (x * np.reshape(p.std, (-1, 1, 1)) + np.reshape(p.mean, (-1, 1, 1))) / p.scale
+    pixels = pixels[::-1] if p.mode == "BGR" else pixels
+    return Image.fromarray(pixels.transpose(1, 2, 0).round().clip(0, 255).astype(np.uint8))
+
+
+def sheet(rows: list[tuple[str, list[Image.Image]]], heads: list[str], path: Path, side: int = 150) -> None:
+    """A contact sheet: one row per picture, one column per method."""
+    page = Image.new("RGB", (len(heads) * (side + 6) + 6, 20 + len(rows) * (side + 22)), "white")
+    draw = ImageDraw.Draw(page)
+    for j, head in enumerate(heads):
+        draw.text((6 + j * (side + 6), 4), head[:24], fill="black")
+    for i, (name, pictures) in enumerate(rows):
+        top = 20 + i * (side + 22)
+        draw.text((6, top), name, fill="black")
+        for j, picture in enumerate(pictures):
+            page.paste(picture.resize((side, side), Image.Resampling.BILINEAR), (6 + j * (side + 6), top + 14))
+    page.save(path)
+
+
+# results
+
+def record(found: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
+    return {name: {column: {"mean": e.mean(column), "error": e.standard_error(column), "n": e.count(column)} for column in columns}
+            for name, e in found.items()}  # fmt: skip
+
+
+def markdown(rows: Mapping[str, Any], columns: tuple[str, ...], heads: Mapping[str, str]) -> str:
+    """Means and standard errors; the best of each column, the control apart, is bold."""
+    real = [name for name in rows if name != CONTROL]
+    best = {c: (min if c == "aopc_least" else max)(real, key=lambda name, c=c: rows[name][c]["mean"]) for c in columns if c != "gini"}
+    lines = ["| method | " + " | ".join(heads[c] for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        cells = [f"{row[c]['mean']:.3f} ± {row[c]['error']:.3f}" for c in columns]
+        marked = (f"**{cell}**" if best.get(c) == name else cell for c, cell in zip(columns, cells, strict=True))
+        lines.append(f"| {name} | {' | '.join(marked)} |")
+    return "\n".join(lines)
+
+
+HEADS = {"abpc": "area between (large)", "aopc": "most relevant first (large)", "aopc_least": "least relevant first (small)",
+         "mass": "mass inside", "rank": "rank accuracy", "pointing": "pointing", "gini": "sparseness (Gini)"}  # fmt: skip
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The committed page."""
+    s = result["settings"]
+    text = [f"""# Tables of relevance maps
+
+Written by `python examples/attribution_tables.py --data DIR --out OUT --table examples/results/attribution_tables.json --page
+docs/attribution_tables.md`; the same command draws a contact sheet of the photos with all maps into OUT. The photos are not ours to
+publish, so the sheets are not in this repository. Standard errors are over photos.
+
+**Pixel flipping** on {s['photos']} photos that the network classifies right: squares of {s['region']} pixels in {s['steps']} steps, the
+probability of the photo's class; filled with the photo's mean colour, or with the photo blurred. Area over the curve, most relevant first
+(large is good) and least relevant first (small is good), and the area between both curves: formulas in `metrics.PixelFlipping`.
+
+**Localisation** on mosaics: the photos have no boxes or masks, so {s['mosaics']} mosaics of two by two photos of different classes (all
+classified right alone) stand in, at twice the side; the relevance of each of the four classes should lie in its quadrant, which is a
+quarter of the mosaic: mass, rank accuracy and pointing of a map that knows nothing are 0.25 in the mean (`metrics.Localisation`, positive
+relevance). It tells whether maps tell classes and places apart, not how closely they follow outlines.
+
+Maps are summed over channels, the norm over channels for guided backprop. The control is a random map. The best of each column
+but sparseness is bold, whether or not the distance is larger than the errors.
+"""]  # fmt: skip
+    for name, found in result["networks"].items():
+        text.append(f"## {name}\n")
+        for fill in FILLS:
+            text.append(f"Pixel flipping, fill: {fill}\n\n{markdown(found['pixel_flipping'][fill], COLUMNS['pixel_flipping'], HEADS)}\n")
+        columns = (*COLUMNS["localisation"], "gini")
+        text.append(f"Localisation in mosaics\n\n{markdown(found['localisation'], columns, HEADS)}\n")
+    return "\n".join(text)
+
+
+def one_network(name: str, data: Path, photos: Any, args: argparse.Namespace) -> dict[str, Any]:
+    net = sl.load(data / "models" / NETWORKS[name])
+    makers, start = methods(net, args.threads), time.perf_counter()
+    offset = net.output_shape[0] - 1000  # a class "background" comes first in some
+    x, classes, names = classified_right(net, photos, offset, args.photos)
+    print(f"{name}: {len(x)} photos read, {time.perf_counter() - start:.0f} s", flush=True)
+    flipped = flip(net, x, classes, makers, args)
+    print(f"{name}: pixels flipped, {time.perf_counter() - start:.0f} s", flush=True)
+    tiles, tile_classes, _ = classified_right(net, photos, offset, 4 * args.mosaics)
+    order = np.random.default_rng(args.seed).permutation(len(tiles))  # neighbours in the list are alike: mosaics mix them
+    localised = localise(net, tiles[order], tile_classes[order], makers, args)
+    first = next(iter(flipped.values()))
+    drawn = [(Path(names[i]).stem, [shown(net, x[i]), *(heat_picture(e.maps[i]) for e in first.values())])
+             for i in range(min(args.shown, len(x)))]  # fmt: skip
+    args.out.mkdir(parents=True, exist_ok=True)
+    sheet(drawn, ["photo", *makers], args.out / f"{name}.png")
+    mosaics = metrics.mosaic(tiles[order], seed=args.seed)[0]
+    rows = [(f"class {tile_classes[order][i]}", [shown(net, mosaics[i // 4]), *(heat_picture(e.maps[i]) for e in localised.values())])
+            for i in range(min(2 * 4, len(tiles)))]  # fmt: skip
+    sheet(rows, ["mosaic", *makers], args.out / f"{name}_mosaics.png")
+    result = {
+        "pixel_flipping": {fill: record(found, COLUMNS["pixel_flipping"]) for fill, found in flipped.items()},
+        "localisation": record(localised, (*COLUMNS["localisation"], "gini")),
+    }
+    print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+    for fill, found in flipped.items():
+        print(f"\npixel flipping, fill {fill}\n{metrics.table(found, COLUMNS['pixel_flipping'])}")
+    print(f"\nlocalisation in mosaics\n{metrics.table(localised, (*COLUMNS['localisation'], 'gini'))}\n", flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SEMANTICLENS_DATA", "../shared/data")), help="the data folder")
+    parser.add_argument("--out", type=Path, required=True, help="where contact sheets go")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--photos", type=int, default=16, help="photos for pixel flipping")
+    parser.add_argument("--mosaics", type=int, default=8, help="mosaics of four photos for localisation")
+    parser.add_argument("--region", type=int, default=16, help="side of the squares that are flipped")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--shown", type=int, default=8, help="rows of the contact sheet")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--table", type=Path, help="write the numbers here (JSON)")
+    parser.add_argument("--page", type=Path, help="write the page here (Markdown)")
+    args = parser.parse_args()
+    archive = args.data / "no-licence" / "imagenet_sample_224.zip"
+    if not archive.is_file():
+        raise SystemExit(f"{archive} is missing: pass the data folder with --data, or set SEMANTICLENS_DATA")
+    photos = sl.data.ImageArchive(archive)
+    settings = {key: getattr(args, key) for key in ("photos", "mosaics", "region", "steps", "seed")}
+    result: dict[str, Any] = {"settings": settings, "networks": {}}
+    for name in args.networks:
+        result["networks"][name] = one_network(name, args.data, photos, args)
+        if args.table:
+            args.table.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if args.page:
+        args.page.write_text(page(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
