@@ -34,6 +34,8 @@ LRP = (
 GRADIENTS = ("gradient", "guided_backprop", "deconvnet", "beta_smooth")
 LOW, HIGH = -4.0, 4.5
 TARGETS = [3, 5]
+# For float32 against float64 a maximum or a ReLU within a rounding of its corner would count as an error of both: inputs where none is.
+SEEDS = {"vgg16": 1, "densenet121": 1}
 
 
 def torchvision_module(name: str, size: int = 64) -> tuple[Any, Any]:
@@ -44,6 +46,7 @@ def torchvision_module(name: str, size: int = 64) -> tuple[Any, Any]:
     torch.manual_seed(0)
     net = getattr(torchvision.models, name)(weights=None).eval()
     shake(net)
+    torch.manual_seed(SEEDS.get(name, 0))
     return net.eval(), torch.randn(2, 3, size, size).clamp(LOW + 0.25, HIGH - 0.25)
 
 

@@ -1,4 +1,4 @@
-"""Relevance propagation against zennit: every rule, whole networks with every composite, and where zennit is wrong."""
+"""Relevance propagation against zennit: every rule on every linear layer, whole networks, and where zennit is wrong."""
 
 from __future__ import annotations
 

@@ -305,6 +305,10 @@ def run_forward(net: Network, route: Route, x: Array, n_threads: int) -> Values:
 # ---------------------------------------------------------------- backward
 
 
+def _finite(r: Array) -> bool:
+    return all_finite(r) if r.dtype == np.float32 else bool(np.isfinite(r).all())
+
+
 @dataclass
 class Walk:
     """One walk back over the values of a forward run.
@@ -377,12 +381,12 @@ class Walk:
             shape = self.values.shapes[name]
             self.found[name] = np.zeros((max(rows, default=shape[0]), *shape[1:]), self.values.dtype)
         for name, r in self.found.items():
-            if not all_finite(r):
+            if not _finite(r):
                 raise NumericalError(f"the relevance of {name!r} holds NaN or infinity")
 
     def _look(self, item: Checked, r: Array, results: Sequence[Array | None]) -> None:
         """Raise where a node made relevance that is not finite."""
-        if all(result is None or all_finite(result) for result in results):
+        if all(result is None or _finite(result) for result in results):
             return
         rule = self.values.route.chosen[item.node.name].rule
         raise NumericalError(
