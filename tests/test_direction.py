@@ -35,6 +35,7 @@ LAZY = {
 RUN_TIME = {"numpy", "safetensors", "PIL", "tqdm"}    # what pyproject.toml declares
 TORCH_FILE = "nn/export.py"
 EXTRAS = {"nn/load/onnx.py": "onnx",                  # the file that reads a format through an optional package
+          "attribution/graphs.py": "networkx",        # the one that makes another package's graph
           "plot/_axes.py": "matplotlib"}              # and the one that draws on axes, which only matplotlib makes
 
 
