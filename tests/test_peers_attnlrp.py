@@ -1,7 +1,8 @@
 """AttnLRP and CP-LRP on a vision transformer against their gradient form, written out in torch.
 
-In the gradient form relevance is the value times a modified gradient: activations keep ``f(x) / x`` as a constant, normalisations their scale, and a
-product of two values passes half of its gradient to each (AttnLRP), or all to the values (CP-LRP).
+In the gradient form relevance is the value times a modified gradient: activations keep ``f(x) / x`` as a constant,
+normalisations their scale, and a product of two values passes half of its gradient to each (AttnLRP), or all to the
+values (CP-LRP).
 """
 
 from __future__ import annotations
