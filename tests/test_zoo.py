@@ -30,7 +30,7 @@ def zeros(arch: str) -> dict[str, np.ndarray]:
 def test_names():
     families = {"VGG": 8, "ResNet": 10, "MobileNetV2": 1, "SqueezeNet": 3, "EfficientNet-Lite": 3, "ViT": 24 + 4 + 4,
                 "AlexNet": 1, "DenseNet": 4, "MobileNetV3": 2, "EfficientNet": 8, "ConvNeXt": 4, "RegNet": 14, "ShuffleNetV2": 4,
-                "GoogLeNet": 1, "Swin": 3, "PVT v2": 5, "MobileViT v2": 7, "EfficientViT": 4}
+                "GoogLeNet": 1, "Swin": 3, "PVT v2": 5, "MobileViT v2": 7, "EfficientViT": 4, "MaxViT": 4}
     found = collections.Counter(zoo._ARCHITECTURES[name].family for name in zoo.names() if name != "quantised")
     assert {family: found[family] for family in families} == families
     assert {"vgg16", "vgg19_bn", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "mobilenet_v2", "quantised"} <= set(zoo.names())
