@@ -140,6 +140,18 @@ def test_a_buffer_must_hold_what_the_graph_is_written_for():
         zoo.build("swin_t", {name: value for name, value in state.items() if name != key})
 
 
+def test_maxvit_of_another_size_is_told_by_its_tables():
+    """Windows are 1/32 of the picture, so that weights for 224 and 256 differ in nothing but the tables of biases."""
+    state = zeros("maxvit_tiny_rw_224")
+    assert zoo.detect(state) == "maxvit_tiny_rw_224"
+    key = "stages.0.blocks.0.attn_block.attn.rel_pos.relative_position_bias_table"
+    shapes = re.escape(f"{key} (169, 2) instead of (225, 2)")
+    with pytest.raises(ModelFileError, match=rf"not those of maxvit_tiny_rw_256: 22 of another shape: {shapes}"):
+        zoo.build("maxvit_tiny_rw_256", state)
+    with pytest.raises(ModelFileError, match=rf"1 missing: {re.escape(key)}$"):
+        zoo.build("maxvit_tiny_rw_224", {name: value for name, value in state.items() if name != key})
+
+
 @pytest.mark.parametrize("arch", CASES)
 def test_errors_name_the_key(arch):
     state = zeros(arch)

@@ -52,7 +52,7 @@ def _mbconv(b: Builder, at: str, x: str, inputs: int, outputs: int, stride: int)
     inner = EXPAND * inputs
     short = _shortcut(b, f"{at}.shortcut", x, inputs, outputs) if stride == 2 else x
     y = b.norm(f"{at}.pre_norm", x, inputs)
-    b.alias(**{name: y for name in (f"{at}.pre_norm.drop", f"{at}.pre_norm.act", f"{at}.down")})
+    b.alias(**dict.fromkeys((f"{at}.pre_norm.drop", f"{at}.pre_norm.act", f"{at}.down"), y))
     y = _norm(b, f"{at}.norm1", b.conv(f"{at}.conv1_1x1", y, inputs, inner, 1), inner)
     y = _norm(b, f"{at}.norm2", b.conv(f"{at}.conv2_kxk", y, inner, inner, 3, stride, groups=inner), inner)
     z = b.op(f"{at}.se.means", "mean", y, axes=(2, 3), keepdims=True)
@@ -89,7 +89,7 @@ def _partition(b: Builder, at: str, x: str, dim: int, side: int, window: int, ki
     z = b.op(f"{at}.mlp.act", "gelu", b.dense(f"{at}.mlp.fc1", b.layer_norm(f"{at}.norm2", x, dim, EPS), dim, EXPAND * dim))
     z = b.dense(f"{at}.mlp.fc2", z, EXPAND * dim, dim)
     b.alias(**{f"{at}.ls1": y, f"{at}.drop_path1": y, f"{at}.mlp.drop1": f"{at}.mlp.act", f"{at}.mlp.norm": f"{at}.mlp.act"})
-    b.alias(**{name: z for name in (f"{at}.mlp", f"{at}.mlp.drop2", f"{at}.ls2", f"{at}.drop_path2")})
+    b.alias(**dict.fromkeys((f"{at}.mlp", f"{at}.mlp.drop2", f"{at}.ls2", f"{at}.drop_path2"), z))
     return b.op(at, "add", (x, z))
 
 
@@ -113,7 +113,7 @@ def _maxvit(b: Builder, widths: tuple[int, ...], depths: tuple[int, ...], side: 
     params = {role: b.expect(f"norm.{role}", inputs) for role in ("weight", "bias")}
     x = b.op("norm.norm", "layer_norm", b.op("norm.last", "permute", x, axes=LAST), params, eps=EPS)
     x = b.global_pool("head.global_pool", b.op("norm", "permute", x, axes=FIRST))
-    b.alias(**{name: x for name in ("head.global_pool.flatten", "head.drop")})
+    b.alias(**dict.fromkeys(("head.global_pool.flatten", "head.drop"), x))
     x = b.dense("head.fc", x, inputs, ANY)
     b.alias(**{"head": x, "head.flatten": x})
 
