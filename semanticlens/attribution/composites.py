@@ -336,6 +336,7 @@ def _transformer(
             _line(rules.Attention(through), "attention"),
             _line(softmax, "softmax"),
             _line(rules.Product(to), "product"),
+            _line(rules.ConstantScale(1e-9), "norm"),
             _line(rules.Norm(1e-9), "sum"),
             _line(rules.Norm(1e-9), "pool"),
             _line(rules.Norm(1e-9), "scale"),
