@@ -87,7 +87,7 @@ STATE = {
     "timm/vit_base_patch16_224.dino": "vit_base_patch16_224_features",
     "timm/vit_base_patch16_224.mae": "vit_base_patch16_224_features",
     "timm/vit_base_patch16_clip_224.openai": "vit_base_patch16_clip_224",
-    **{f"timm/{name}": name for name in ("pvt_v2_b0", "mobilevitv2_050", "efficientvit_b0")},
+    **{f"timm/{name}": name for name in ("pvt_v2_b0", "mobilevitv2_050", "efficientvit_b0", "maxvit_nano_rw_256")},
 }
 
 

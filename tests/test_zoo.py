@@ -30,7 +30,7 @@ def zeros(arch: str) -> dict[str, np.ndarray]:
 def test_names():
     families = {"VGG": 8, "ResNet": 10, "MobileNetV2": 1, "SqueezeNet": 3, "EfficientNet-Lite": 3, "ViT": 24 + 4 + 4,
                 "AlexNet": 1, "DenseNet": 4, "MobileNetV3": 2, "EfficientNet": 8, "ConvNeXt": 4, "RegNet": 14, "ShuffleNetV2": 4,
-                "GoogLeNet": 1, "Swin": 3, "PVT v2": 5, "MobileViT v2": 7, "EfficientViT": 4}
+                "GoogLeNet": 1, "Swin": 3, "PVT v2": 5, "MobileViT v2": 7, "EfficientViT": 4, "MaxViT": 4}
     found = collections.Counter(zoo._ARCHITECTURES[name].family for name in zoo.names() if name != "quantised")
     assert {family: found[family] for family in families} == families
     assert {"vgg16", "vgg19_bn", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "mobilenet_v2", "quantised"} <= set(zoo.names())
@@ -138,6 +138,18 @@ def test_a_buffer_must_hold_what_the_graph_is_written_for():
         zoo.build("swin_t", {**state, key: state[key][::-1]})
     with pytest.raises(ModelFileError, match=rf"missing: {re.escape(key)}"):
         zoo.build("swin_t", {name: value for name, value in state.items() if name != key})
+
+
+def test_maxvit_of_another_size_is_told_by_its_tables():
+    """Windows are 1/32 of the picture, so that weights for 224 and 256 differ in nothing but the tables of biases."""
+    state = zeros("maxvit_tiny_rw_224")
+    assert zoo.detect(state) == "maxvit_tiny_rw_224"
+    key = "stages.0.blocks.0.attn_block.attn.rel_pos.relative_position_bias_table"
+    shapes = re.escape(f"{key} (169, 2) instead of (225, 2)")
+    with pytest.raises(ModelFileError, match=rf"not those of maxvit_tiny_rw_256: 22 of another shape: {shapes}"):
+        zoo.build("maxvit_tiny_rw_256", state)
+    with pytest.raises(ModelFileError, match=rf"1 missing: {re.escape(key)}$"):
+        zoo.build("maxvit_tiny_rw_224", {name: value for name, value in state.items() if name != key})
 
 
 @pytest.mark.parametrize("arch", CASES)

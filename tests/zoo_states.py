@@ -16,7 +16,7 @@ CASES = {                                             # a member of each family 
     "alexnet": 80, "densenet121": 64, "mobilenet_v3_large": 64, "mobilenet_v3_small": 64, "efficientnet_b0": 64, "efficientnet_b1": 64,
     "convnext_tiny": 64, "regnet_y_400mf": 64, "regnet_x_400mf": 64, "shufflenet_v2_x0_5": 64, "shufflenet_v2_x1_0": 64, "googlenet": 64,
     "swin_t": 224, "vit_tiny_patch16_224_features": 224, "vit_base_patch32_clip_quickgelu_224": 224,
-    "pvt_v2_b0": 224, "mobilevitv2_050": 256, "efficientvit_b0": 224}
+    "pvt_v2_b0": 224, "mobilevitv2_050": 256, "efficientvit_b0": 224, "maxvit_nano_rw_256": 256}
 
 
 def random_state(arch: str, classes: int = 5, seed: int = 0) -> dict[str, np.ndarray]:

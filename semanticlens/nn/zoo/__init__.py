@@ -31,6 +31,7 @@ from semanticlens.nn.zoo import (
     efficientnet_lite,
     efficientvit,
     googlenet,
+    maxvit,
     mobilenet,
     mobilenet_v3,
     mobilevit_v2,
@@ -49,7 +50,7 @@ from semanticlens.nn.zoo.builder import ANY, Architecture, Builder, State, diffe
 __all__ = ["ANY", "Architecture", "Builder", "build", "detect", "names", "register"]
 
 _FAMILIES = (vgg, resnet, mobilenet, squeezenet, cifar_resnet, efficientnet_lite, vit, alexnet, densenet, mobilenet_v3, efficientnet,
-             convnext, regnet, shufflenet, googlenet, swin, pvt, mobilevit_v2, efficientvit)
+             convnext, regnet, shufflenet, googlenet, swin, pvt, mobilevit_v2, efficientvit, maxvit)
 _ARCHITECTURES: dict[str, Architecture] = {arch.name: arch for family in _FAMILIES for arch in family.ARCHITECTURES}
 
 
