@@ -15,13 +15,11 @@ import pytest
 
 from semanticlens.attribution import Composite, attribute
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("torchvision")
-
 pytestmark = pytest.mark.peers
 
 
 def small() -> Any:
+    import torch
     from torchvision.models.vision_transformer import VisionTransformer
 
     torch.manual_seed(0)
@@ -34,6 +32,8 @@ def small() -> Any:
 
 def twin(net: Any, x: Any, through: str) -> Any:
     """The same forward run, with the gradients of the two methods."""
+    import torch
+
     half = (lambda t: t / 2 + (t / 2).detach()) if through == "all" else (lambda t: t)
 
     def norm(layer: Any, t: Any) -> Any:
@@ -64,6 +64,8 @@ def twin(net: Any, x: Any, through: str) -> Any:
 @pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-6), ("float32", 1e-4)])
 @pytest.mark.parametrize("name", ["attn_lrp", "cp_lrp"])
 def test_vision_transformer(name: str, dtype: str, limit: float) -> None:
+    torch = pytest.importorskip("torch")  # not when tests are collected: others look that torch is not imported
+    pytest.importorskip("torchvision")
     from semanticlens.nn import export
 
     module = small()
