@@ -563,8 +563,9 @@ def test_torch_like_tensors_are_taken():
 # ---------------------------------------------------------------- interruption
 
 
-def test_an_interrupt_comes_between_batches(net, images, examples, tmp_path):
-    """Ctrl-C in the middle of counting a batch: the checkpoint holds whole batches, the next call ends like an undisturbed one."""
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_comes_between_batches(net, images, examples, tmp_path, sent):
+    """A signal in the middle of counting a batch: the checkpoint holds whole batches, the next call ends like an undisturbed one."""
     options = {
         "layers": ["conv", "bend", "head"],
         "top": 6,
@@ -580,13 +581,21 @@ def test_an_interrupt_comes_between_batches(net, images, examples, tmp_path):
         update(self, *args, **kwargs)
         calls.append(1)
         if len(calls) == 8:  # the second layer of the third batch
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), sent)
 
+    def ends(*_):
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, ends)
     assert threading.current_thread() is threading.main_thread()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TopM, "update", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            sl.collect(net, images, **options)
+        try:
+            with pytest.raises(KeyboardInterrupt if sent == signal.SIGINT else SystemExit):
+                sl.collect(net, images, **options)
+            assert signal.getsignal(signal.SIGTERM) is ends
+        finally:
+            signal.signal(signal.SIGTERM, before)
     assert len(calls) == 9  # all layers of that batch were counted
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     got = sl.collect(net, images, **options)

@@ -333,26 +333,28 @@ def _as_array(values: Any) -> Any:
 
 @contextlib.contextmanager
 def _interrupt_deferred() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, so that no batch is half counted."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
+    """Hold Ctrl-C and SIGTERM back until the block is done, so that no batch is half counted; their handlers run then."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread() or not held:
         yield
         return
-    pressed = False
+    came: list[int] = []
+    frames: list[types.FrameType | None] = []
 
-    def remember(_signal: int, _frame: types.FrameType | None) -> None:
-        nonlocal pressed
-        pressed = True
+    def remember(number: int, frame: types.FrameType | None) -> None:
+        came.append(number)
+        frames.append(frame)
 
-    signal.signal(signal.SIGINT, remember)
+    for number in held:
+        signal.signal(number, remember)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if pressed:
-        raise KeyboardInterrupt
+        for number, handler in held.items():
+            signal.signal(number, handler)
+    for sent, frame in zip(came, frames, strict=True):
+        held[signal.Signals(sent)](sent, frame)
 
 
 def describe_data(data: Any) -> dict[str, Any]:
