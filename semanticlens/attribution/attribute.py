@@ -33,6 +33,7 @@ __all__ = ["Attribution", "Prepared", "attribute", "prepare", "starting"]
 
 Array = NDArray[Any]
 STARTS = ("value", "one", "contrastive")
+KEPT = 8  # assignments of rules per network, and routes per assignment
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,6 +134,8 @@ class Prepared:
     chosen : mapping of str to Assigned
     names : mapping of str to str
         Value asked for -> the node that holds it.
+    routes : dict
+        Those that were planned, kept from run to run.
     """
 
     net: Network
@@ -140,6 +143,7 @@ class Prepared:
     chosen: Mapping[str, Assigned]
     composite: Composite
     names: Mapping[str, str]
+    routes: dict[Any, Route] = field(default_factory=dict, repr=False, compare=False)
 
     def value(self, name: str) -> str:
         """The node that holds a value, its edits applied."""
@@ -148,7 +152,15 @@ class Prepared:
 
     def route(self, of: str, wrt: Sequence[str], stops: frozenset[str] = frozenset()) -> Route:
         """See :func:`semanticlens.attribution.walk.plan`."""
-        return plan(self.graph, self.chosen, of, wrt, stops)
+        key = (of, tuple(wrt), stops)
+        route = self.routes.get(key)
+        if route is None:
+            route = plan(self.graph, self.chosen, of, wrt, stops)
+            with self.net._lock:
+                if len(self.routes) >= KEPT:
+                    self.routes.pop(next(iter(self.routes)))
+                self.routes[key] = route
+        return route
 
 
 def prepare(net: Network, shape: tuple[int, ...], composite: str | Composite) -> Prepared:
@@ -159,12 +171,25 @@ def prepare(net: Network, shape: tuple[int, ...], composite: str | Composite) ->
     ValueError
         If the composite does not decide about every node, or does not fit.
     """
-    chosen = preset(composite)
+    key = (composite if isinstance(composite, str) else id(composite), shape)
+    kept = net._assignments.get(key)
+    if kept is None:
+        kept = _assigned(net, shape, preset(composite))
+        with net._lock:
+            if len(net._assignments) >= KEPT:
+                net._assignments.pop(next(iter(net._assignments)))
+            net._assignments[key] = kept  # with the composite, so that its id stays its own
+    graph, names, chosen, rules, routes = kept
+    return Prepared(net, graph, rules, chosen, names, routes)
+
+
+def _assigned(net: Network, shape: tuple[int, ...], chosen: Composite) -> tuple[Any, ...]:
+    """The graph of a size with its edits, the names in it, the composite, the rule of each node, and no route yet."""
     graph: Sequence[Checked] = net._graph if None not in net.input_shape else check_graph(net.nodes, net.params, shape)
     names: dict[str, str] = {}
     if net.edits:
         graph, names = insert(graph, by_node(net.edits, net.resolve), shape)
-    return Prepared(net, graph, chosen.assign(net, graph), chosen, names)
+    return graph, names, chosen, chosen.assign(net, graph), {}
 
 
 def starting(value: Array, target: Target | None, start: str) -> Array:

@@ -100,9 +100,8 @@ class Spot:
 
     def _times(self, x: Array, g: Array | None, s: Array, factor: float) -> Array:
         assert g is not None
-        if np.may_share_memory(g, s) or not g.flags.writeable or not g.flags.c_contiguous:
-            g = np.array(g, order="C")
-        return times(x, "plain", g, factor, None, self.n_threads)
+        own = g.flags.writeable and g.flags.c_contiguous and not np.may_share_memory(g, s)
+        return times(x, "plain", np.ascontiguousarray(g), factor, None, self.n_threads, in_place=own)
 
 
 def needs(rule: Rule, item: Checked) -> frozenset[str]:

@@ -93,12 +93,7 @@ class Layer:
         given = self.products.bias
         if given is None or zero:
             return None
-        part = {"plain": given, "positive": np.maximum(given, 0), "negative": np.minimum(given, 0)}
-        if kind == "more_positive":
-            return np.asarray(given + given.dtype.type(gamma) * part["positive"])
-        if kind == "more_negative":
-            return np.asarray(given + given.dtype.type(gamma) * part["negative"])
-        return part[kind]
+        return _seen(given, kind, gamma) if kind != "plain" else given
 
     def quotient(
         self,
@@ -127,6 +122,11 @@ class Layer:
         if self.entry is not None:
             self.entry.share(r, s, z, None if bias is None else self.products.outputs(bias, z.shape), factor)
         return s
+
+
+def _seen(bias: Array, kind: str, gamma: float) -> Array:
+    part = np.maximum(bias, 0) if kind.endswith("positive") else np.minimum(bias, 0)
+    return part if not kind.startswith("more") else np.asarray(bias + bias.dtype.type(gamma) * part)
 
 
 def _epsilon(layer: Layer, rule: Any) -> Array:
@@ -231,7 +231,7 @@ def _of_ones(layer: Layer, rule: WSquare | Flat) -> Array:
         layer.products.packed[key] = layer.products.forward((piece,), bias, np.ones((1, *x.shape[1:]), x.dtype))
     z = np.broadcast_to(layer.products.packed[key], (len(x), *layer.products.packed[key].shape[1:]))
     s = layer.divide(np.ascontiguousarray(z), bias, rule.st)
-    return layer.products.back([(s, piece)], bare=True)
+    return layer.products.back([(s, piece)], bare=True) if square else layer.products.back_of_ones(s)
 
 
 _RULES: dict[type[Rule], Callable[[Layer, Any], Array]] = {

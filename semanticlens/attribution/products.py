@@ -7,7 +7,7 @@ row r of R belongs to row r // n of x.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,10 +65,14 @@ def stabilised_quotient(r: Array, z: Array, st: Stabiliser, n_threads: int, out:
     return np.ascontiguousarray(s.astype(r.dtype).reshape(r.shape))
 
 
-def times(x: Array, part: str, g: Array, scale: float, before: Array | None, n_threads: int) -> Array:
-    """``scale * part(x) * g + before``, in place of g; g may have several rows for each of x."""
+def times(
+    x: Array, part: str, g: Array, scale: float, before: Array | None, n_threads: int, *, in_place: bool = True
+) -> Array:
+    """``scale * part(x) * g + before``, in place of g unless told otherwise; g may have several rows for each of x."""
     if g.dtype == np.float32:
-        return kernels.times(g, x, part=part, scale=scale, sum=before, out=g, n_threads=n_threads)
+        out = g if in_place else None
+        return kernels.times(g, x, part=part, scale=scale, sum=before, out=out, n_threads=n_threads)
+    g = g if in_place else g.copy()
     rows = g.reshape(len(x), -1, *x.shape[1:])
     rows *= plain.variant(x, part)[:, None]
     if scale != 1.0:
@@ -89,7 +93,7 @@ class Products:
     n_threads : int
     counter : Counter
     packed : dict
-        Packed weights of this node, kept from run to run.
+        Packed weights of this node and what else depends on it alone, kept from run to run.
     positive : bool
         Whether it is known without looking that no input is negative.
     """
@@ -181,6 +185,21 @@ class Products:
         assert result is not None
         return result
 
+    def back_of_ones(self, s: Array) -> Array:
+        """``L_1^T(s)``, all weights one: the channels of a group get the same, so that it is found once for each group."""
+        self.counter.adjoint += 1
+        shape = self.x.shape
+        if self.kind == "dense":
+            return np.repeat(s.sum(axis=-1, keepdims=True), shape[-1], axis=-1)
+        groups, kernel, size = self.call.attrs["groups"], self.weight.shape[2:], (shape[2], shape[3])
+        summed = s.reshape(len(s), groups, -1, *s.shape[2:]).sum(axis=2)
+        ones = np.ones((groups, 1, *kernel), s.dtype)
+        if s.dtype == np.float32:
+            same = contract.conv_adjoint(summed, ones, size, self._form(), n_threads=self.n_threads)
+        else:
+            same = plain.conv_adjoint(summed, ones, size, **self._form_arguments())
+        return np.repeat(same, shape[1] // groups, axis=1)
+
     def _back(self, s: Array, piece: Piece, x: Array, bare: bool, before: Array | None) -> Array:
         self.counter.adjoint += 1
         fused = s.dtype == np.float32 and len(s) == len(x)
@@ -219,26 +238,32 @@ class Products:
     # ---------------------------------------------------------- packed weights
 
     def _packed_forward(self, piece: Piece, shape: tuple[int, ...]) -> Any:
-        form = self._form()
-        tiles = winograd.pays(self.weight.shape, (shape[2], shape[3]), form)
-        key = ("forward", piece.seen, piece.gamma, tiles)
-        if key not in self.packed:
-            pack = winograd.pack if tiles else contract.pack_conv_forward
-            self.packed[key] = pack(self.weight, groups=form.groups, variant=piece.variant)
-        return self.packed[key]
+        size = (shape[2], shape[3])
+        tiles = self._once(("tiles", size), lambda: winograd.pays(self.weight.shape, size, self._form()))
+        pack = winograd.pack if tiles else contract.pack_conv_forward
+        return self._once(
+            ("forward", piece.seen, piece.gamma, tiles),
+            lambda: pack(self.weight, groups=self._form().groups, variant=piece.variant),
+        )
 
     def _packed_back(self, piece: Piece, size: tuple[int, int]) -> Any:
-        form = self._form()
-        key = ("back", piece.seen, piece.gamma, size)
-        if key not in self.packed:
+        def pack() -> Any:
+            form = self._form()
             if winograd.pays(self.weight.shape, size, form, back=True):
-                self.packed[key] = winograd.pack(self.weight, groups=form.groups, back=True, variant=piece.variant)
-            else:
-                self.packed[key] = contract.pack_conv_adjoint(self.weight, size, form, variant=piece.variant)
-        return self.packed[key]
+                return winograd.pack(self.weight, groups=form.groups, back=True, variant=piece.variant)
+            return contract.pack_conv_adjoint(self.weight, size, form, variant=piece.variant)
+
+        return self._once(("back", piece.seen, piece.gamma, size), pack)
 
     def _form(self) -> Form:
-        return Form(**self._form_arguments())
+        form: Form = self._once("form", lambda: Form(**self._form_arguments()))
+        return form
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What was kept under a key, made the first time."""
+        if key not in self.packed:
+            self.packed[key] = make()
+        return self.packed[key]
 
     def _form_arguments(self) -> Any:
         return {key: self.call.attrs[key] for key in ("stride", "padding", "dilation", "groups")}

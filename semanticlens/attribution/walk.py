@@ -6,6 +6,7 @@ Where a value has several names (a convolution with its ReLU merged into it), it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -262,6 +263,8 @@ class Values:
     arrays : dict of str to ndarray
     denominators : dict
         Of linear layers, by node; filled where relevance has several rows per sample.
+    unknown : dict
+        NaN by shape, in place of values that were not kept.
     """
 
     route: Route
@@ -270,6 +273,7 @@ class Values:
     arrays: dict[str, Array]
     dtype: np.dtype[Any]
     denominators: dict[str, dict[Any, Array]] = field(default_factory=dict)
+    unknown: dict[tuple[int, ...], Array] = field(default_factory=dict)
 
 
 def run_forward(net: Network, route: Route, x: Array, n_threads: int) -> Values:
@@ -289,8 +293,8 @@ def run_forward(net: Network, route: Route, x: Array, n_threads: int) -> Values:
     else:
         forward = Single(net, route.graph, records, route.apart, x.shape[1:], n_threads)
     shapes = {INPUT: x.shape, **{item.node.name: (len(x), *item.shape) for item in route.graph}}
-    need = sum(int(np.prod(shapes[name])) for name in records | {INPUT}) * x.itemsize
-    check_bytes(need + 2 * x.itemsize * max(int(np.prod(shape)) for shape in shapes.values()), "this attribution")
+    need = sum(math.prod(shapes[name]) for name in records | {INPUT}) * x.itemsize
+    check_bytes(need + 2 * x.itemsize * max(math.prod(shape) for shape in shapes.values()), "this attribution")
     values = forward.execute(0, len(forward.links), {INPUT: x}, records)
     values[INPUT] = x
     if not np.isfinite(values[route.of]).all():
@@ -472,7 +476,10 @@ class Walk:
         """A kept value, or NaN in its shape."""
         if name in self.values.arrays:
             return self.values.arrays[name]
-        return np.broadcast_to(self.values.dtype.type(np.nan), self.values.shapes[name])
+        shape, unknown = self.values.shapes[name], self.values.unknown
+        if shape not in unknown:
+            unknown[shape] = np.broadcast_to(self.values.dtype.type(np.nan), shape)
+        return unknown[shape]
 
     def _arrive(self, source: str, r: Array, entry: Entry | None) -> None:
         if entry is not None:

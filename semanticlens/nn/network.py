@@ -126,6 +126,7 @@ class Network:
     def _start_caches(self, prepared: dict[str, Any], arrays_hash: str | None) -> None:
         self._lock = threading.Lock()
         self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._assignments: dict[Any, Any] = {}  # of relevance rules, kept by semanticlens.attribution
         self.edits: tuple[Edit, ...] = ()  # that every run applies: see :meth:`edited`
         self._prepared = prepared
         self._scratch = Scratch()
