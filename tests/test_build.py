@@ -225,6 +225,7 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
         "adaptive_avg_pool2d_adjoint": lambda: adjoint.adaptive_avg_pool2d(x, (16 * size, 16 * size), n_threads=2),
         "relevance_quotient": lambda: relevance.quotient(x, x[:1].copy(), eps=0.1, n_threads=2),
         "relevance_times": lambda: relevance.times(x, x[:1].copy(), part="negative", sum=x, n_threads=2),
+        "relevance_by_sign": lambda: relevance.by_sign(x, x[:1].copy(), n_threads=2),
         "reduce_positions": lambda: nn.reduce_positions(x.reshape(2, 8 * size, -1), "absmax", n_threads=2),
         "topm": lambda: (top.update(dense, ids, n_threads=2), top.flush(n_threads=2), top.scores.shape),
         "class_top": lambda: best.update(dense, ids % 3, n_threads=2),

@@ -63,3 +63,26 @@ sl_relevance_times_f32(const float *g, const float *x, ptrdiff_t batch, ptrdiff_
     }
     return SL_OK;
 }
+
+sl_status
+sl_relevance_by_sign_f32(const float *r, const float *z, ptrdiff_t batch, ptrdiff_t repeats, ptrdiff_t n, float *above,
+                         float *below, int *found, int n_threads)
+{
+    const sl_tier *tier = sl_tier_get();
+    ptrdiff_t total = 0;
+    const ptrdiff_t blocks = blocks_of(batch, repeats, n, &total);
+    int bits = 0;
+
+    if (blocks < 0 || n_threads < 1) {
+        return SL_ERR_ARG;
+    }
+    n_threads = total < SERIAL_BELOW ? 1 : sl_threads(n_threads);
+#pragma omp parallel for num_threads(n_threads) if (n_threads > 1) schedule(static) reduction(| : bits)
+    for (ptrdiff_t i = 0; i < batch * repeats * blocks; i++) {
+        const ptrdiff_t row = i / blocks, start = i % blocks * BLOCK, at = row * n + start;
+        bits |=
+            tier->map_by_sign(r + at, z + row / repeats * n + start, sl_min(BLOCK, n - start), above + at, below + at);
+    }
+    *found = bits;
+    return SL_OK;
+}

@@ -143,10 +143,11 @@ typedef struct {
     /* y[i] = the derivative of an activation at the saved x[i], times z[i]; y may be z. */
     void (*map_slope)(const float *x, const float *z, ptrdiff_t n, sl_activation kind, float *y);
 
-    /* sl_relevance.h: y = x / st(z);  y = factor part(z) x + sum, sum may be NULL */
+    /* sl_relevance.h: y = x / st(z);  y = factor part(z) x + sum, sum may be NULL;  x split by the sign of z */
     void (*map_quotient)(const float *x, const float *z, ptrdiff_t n, float stabiliser, int clip, float *y);
     void (*map_times)(const float *x, const float *z, const float *sum, ptrdiff_t n, sl_seen part, float factor,
                       float *y);
+    int (*map_by_sign)(const float *x, const float *z, ptrdiff_t n, float *above, float *below);
     void (*map_finish)(const sl_finish *f, ptrdiff_t offset, ptrdiff_t n, float *y);
     void (*copy_a)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);
     void (*copy_b)(const float *src, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t k, float *dst);

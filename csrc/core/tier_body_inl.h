@@ -86,6 +86,7 @@ const sl_tier SL_TIER = {
     .map_slope = map_slope,
     .map_quotient = map_quotient,
     .map_times = map_times,
+    .map_by_sign = map_by_sign,
     .map_finish = map_finish,
     .copy_a = copy_a,
     .copy_b = copy_b,

@@ -22,6 +22,35 @@ map_quotient(const float *x, const float *z, ptrdiff_t n, float stabiliser, int 
     }
 }
 
+/* above = x where z > 0, below = x where z < 0, else 0; bit 0 of the result: some above is not 0, bit 1: some below */
+static int
+map_by_sign(const float *x, const float *z, ptrdiff_t n, float *above, float *below)
+{
+    const vf zero = v_all(0.0F);
+    vi any_above = (vi){0}, any_below = (vi){0};
+    int found = 0;
+
+    for (ptrdiff_t i = 0; i < n; i += SL_LANES) {
+        const ptrdiff_t left = sl_least(SL_LANES, n - i);
+        const vf v = left == SL_LANES ? v_load(x + i) : v_load_some(x + i, left);
+        const vf w = left == SL_LANES ? v_load(z + i) : v_load_some(z + i, left);
+        const vf up = v_select(w > zero, v, zero), down = v_select(w < zero, v, zero);
+        any_above |= up != zero;
+        any_below |= down != zero;
+        if (left == SL_LANES) {
+            v_store(above + i, up);
+            v_store(below + i, down);
+        } else {
+            v_store_some(above + i, left, up);
+            v_store_some(below + i, left, down);
+        }
+    }
+    for (int i = 0; i < SL_LANES; i++) {
+        found |= (any_above[i] != 0) | (any_below[i] != 0) << 1;
+    }
+    return found;
+}
+
 SL_INLINE vf
 v_part(vf x, const sl_seen part)
 {

@@ -107,7 +107,49 @@ done:
     return result;
 }
 
+PyDoc_STRVAR(doc_by_sign,
+             "relevance_by_sign(r, z, n_threads=1)\n--\n\n"
+             "Relevance above 0 and below 0, and bits of which is not 0; see semanticlens._kernels.relevance.");
+
+static PyObject *
+py_by_sign(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    PyObject *r_in, *z_in, *result = NULL;
+    PyArrayObject *r, *z = NULL, *above = NULL, *below = NULL;
+    ptrdiff_t repeats, n;
+    int found = 0, n_threads = 1;
+    sl_status status;
+
+    if (!PyArg_ParseTuple(args, "OO|i:relevance_by_sign", &r_in, &z_in, &n_threads)) {
+        return NULL;
+    }
+    r = sl_f32(r_in, 0, 0, "r");
+    z = r != NULL ? sl_f32(z_in, 0, 0, "z") : NULL;
+    if (z == NULL || fits(r, z, "z", &repeats, &n) < 0) {
+        goto done;
+    }
+    above = sl_f32_out(Py_None, PyArray_NDIM(r), PyArray_DIMS(r));
+    below = above != NULL ? sl_f32_out(Py_None, PyArray_NDIM(r), PyArray_DIMS(r)) : NULL;
+    if (below == NULL) {
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    status = sl_relevance_by_sign_f32(PyArray_DATA(r), PyArray_DATA(z), PyArray_DIM(z, 0), repeats, n,
+                                      PyArray_DATA(above), PyArray_DATA(below), &found, n_threads);
+    Py_END_ALLOW_THREADS
+    if (sl_raise(status, "n_threads must be at least 1") == 0) {
+        result = Py_BuildValue("OOi", (PyObject *)above, (PyObject *)below, found);
+    }
+done:
+    Py_XDECREF((PyObject *)r);
+    Py_XDECREF((PyObject *)z);
+    Py_XDECREF((PyObject *)above);
+    Py_XDECREF((PyObject *)below);
+    return result;
+}
+
 PyMethodDef sl_relevance_methods[] = {
+    {"relevance_by_sign", py_by_sign, METH_VARARGS, doc_by_sign},
     {"relevance_quotient", py_quotient, METH_VARARGS, doc_quotient},
     {"relevance_times", py_times, METH_VARARGS, doc_times},
     {NULL, NULL, 0, NULL},

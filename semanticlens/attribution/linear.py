@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semanticlens._kernels import relevance as kernels
 from semanticlens.attribution.ledger import Entry
 from semanticlens.attribution.products import Piece, Products, stabilised_quotient
 from semanticlens.attribution.rules import (
@@ -70,6 +71,8 @@ class Layer:
         Denominators that were computed, kept where several walks share them; only used where relevance has several rows per sample.
     entry : Entry or None
         Where sums are booked, if they are asked for.
+    stands : bool
+        Whether ``z`` is the result behind a ReLU, which stands for it because relevance is 0 wherever that is.
     """
 
     products: Products
@@ -77,6 +80,7 @@ class Layer:
     r: Array
     denominators: dict[Any, Array]
     entry: Entry | None = None
+    stands: bool = False
 
     @property
     def n_threads(self) -> int:
@@ -167,14 +171,14 @@ def _gamma(layer: Layer, rule: Gamma) -> Array:
     gamma, positive = rule.gamma, layer.products.not_negative()
     up = _signed((Piece("more_positive", "positive", gamma), Piece("more_negative", "negative", gamma)), positive)
     down = _signed((Piece("more_negative", "positive", gamma), Piece("more_positive", "negative", gamma)), positive)
-    above, below = _by_sign(layer.r, layer.z)
+    above, below = (layer.r, None) if layer.stands else _by_sign(layer.r, layer.z, layer.n_threads)
     if layer.entry is not None:
-        dropped = layer.r - above - below
+        dropped = layer.r - sum(part for part in (above, below) if part is not None)
         layer.entry.degenerate += float(dropped.sum(dtype=np.float64))
         layer.entry.degenerate_rows += int((dropped != 0).sum())
     terms = []
     for pieces, r, kind in ((up, above, "more_positive"), (down, below, "more_negative")):
-        if r.any():
+        if r is not None:
             s = layer.quotient(pieces, layer.bias(kind, rule.zero_bias, gamma), rule.st, r)
             terms += [(s, piece) for piece in pieces]
     if not terms:
@@ -182,13 +186,15 @@ def _gamma(layer: Layer, rule: Gamma) -> Array:
     return layer.products.back(terms)
 
 
-def _by_sign(r: Array, z: Array) -> tuple[Array, Array]:
-    """Relevance of the results above 0, and of those below."""
+def _by_sign(r: Array, z: Array, n_threads: int) -> tuple[Array | None, Array | None]:
+    """Relevance of the results above 0, and of those below; None where there is none."""
+    if r.dtype == np.float32:
+        return kernels.by_sign(r, z, n_threads=n_threads)
     rows = r.reshape(len(z), -1, *z.shape[1:])
     zero = r.dtype.type(0)
-    return np.where((z > 0)[:, None], rows, zero).reshape(r.shape), np.where((z < 0)[:, None], rows, zero).reshape(
-        r.shape
-    )
+    parts = [np.where(mask[:, None], rows, zero).reshape(r.shape) for mask in (z > 0, z < 0)]
+    above, below = (part if part.any() else None for part in parts)
+    return above, below
 
 
 def _plain_gamma(layer: Layer, rule: PlainGamma) -> Array:

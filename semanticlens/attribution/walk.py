@@ -448,7 +448,9 @@ class Walk:
                 link.sources[0] in route.positive,
             )
             kept = self.values.denominators.setdefault(item.node.name, {})
-            return [self._named(item, lambda: linear.propagate(linear.Layer(products, y, r, kept, entry), rule))]
+            stands = route.result.get(item.node.name, item.node.name) != item.node.name
+            layer = linear.Layer(products, y, r, kept, entry, stands)
+            return [self._named(item, lambda: linear.propagate(layer, rule))]
         if item.op.adjoint is None:
             raise UnsupportedOperationError(
                 f"node {item.node.name!r}: operation {item.op.name!r} has no adjoint, so no relevance passes it"

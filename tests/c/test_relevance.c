@@ -86,6 +86,25 @@ check_times(ptrdiff_t n, sl_seen part, float scale, const float *before)
 }
 
 static void
+check_by_sign(ptrdiff_t n)
+{
+    int found = -1, again_found = -1, wrong = 0, bits = 0;
+
+    CHECK(sl_relevance_by_sign_f32(r, z, BATCH, REPEATS, n, out, sum, &found, 1) == SL_OK);
+    for (ptrdiff_t i = 0; i < BATCH * REPEATS * n; i++) {
+        const float v = z[i / n / REPEATS * n + i % n], above = v > 0.0F ? r[i] : 0.0F, below = v < 0.0F ? r[i] : 0.0F;
+        wrong += out[i] != above || sum[i] != below;
+        bits |= (above != 0.0F) | (below != 0.0F) << 1;
+    }
+    CHECK(wrong == 0 && found == bits);
+    for (int n_threads = 2; n_threads <= 8; n_threads++) {
+        CHECK(sl_relevance_by_sign_f32(r, z, BATCH, REPEATS, n, again, sum, &again_found, n_threads) == SL_OK);
+        CHECK(again_found == found);
+        CHECK_SAME(out, again, (size_t)(BATCH * REPEATS * n) * sizeof *out);
+    }
+}
+
+static void
 test_arguments(void)
 {
     const ptrdiff_t huge = PTRDIFF_MAX;
@@ -97,6 +116,8 @@ test_arguments(void)
     CHECK(sl_relevance_quotient_f32(r, z, huge, 2, 4, 0.0F, 0, out, 1) != SL_OK);
     CHECK(sl_relevance_times_f32(r, z, 1, 1, 4, SL_SEEN_SQUARE, 1.0F, NULL, out, 1) == SL_ERR_ARG);
     CHECK(sl_relevance_times_f32(r, z, 1, 1, 4, SL_SEEN_PLAIN, 1.0F, NULL, out, 0) == SL_ERR_ARG);
+    CHECK(sl_relevance_by_sign_f32(r, z, 1, 1, -4, out, sum, &(int){0}, 1) == SL_ERR_ARG);
+    CHECK(sl_relevance_by_sign_f32(r, z, 1, 1, 4, out, sum, &(int){0}, 0) == SL_ERR_ARG);
     CHECK(sl_relevance_times_f32(r, z, 1, huge, huge, SL_SEEN_PLAIN, 1.0F, NULL, out, 1) != SL_OK);
 }
 
@@ -112,6 +133,9 @@ main(void)
         check_times(widths[i], SL_SEEN_PLAIN, 1.0F, NULL);
         check_times(widths[i], SL_SEEN_POSITIVE, -2.5F, sum);
         check_times(widths[i], SL_SEEN_NEGATIVE, 0.5F, sum);
+    }
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        check_by_sign(widths[i]); /* writes into sum: last */
     }
     test_arguments();
     return CHECK_DONE();

@@ -19,4 +19,9 @@ sl_status sl_relevance_quotient_f32(const float *r, const float *z, ptrdiff_t ba
 sl_status sl_relevance_times_f32(const float *g, const float *x, ptrdiff_t batch, ptrdiff_t repeats, ptrdiff_t n,
                                  sl_seen part, float scale, const float *sum, float *y, int n_threads);
 
+/* above[b,r,i] = R[b,r,i] where z[b,i] > 0, below[b,r,i] where z[b,i] < 0, each 0 elsewhere (also where z is NaN).  *found: bit 0 is set where some value
+ * of above is not 0, bit 1 likewise for below.  Neither may overlap anything. */
+sl_status sl_relevance_by_sign_f32(const float *r, const float *z, ptrdiff_t batch, ptrdiff_t repeats, ptrdiff_t n,
+                                   float *above, float *below, int *found, int n_threads);
+
 #endif
