@@ -308,3 +308,23 @@ def test_rules_that_need_no_product_work_at_linear_layers(rule: rules.Rule) -> N
     assert (
         found.input.tolist() == {"Pass": [[1, 1, 1]], "Stop": [[0, 0, 0]], "Gradient": [[1, 2, 3]]}[type(rule).__name__]
     )
+
+
+def test_what_is_kept_of_one_network_or_composite_does_not_serve_another() -> None:
+    """Assignments and routes are kept from run to run: an edited copy, another composite and another size get their own."""
+    net = resnet_like()
+    first = sl.attribute(net, X, 1)
+    edited = net.edited(sl.edit.scale("b1.conv1", component=2, factor=0.0))
+    assert np.abs(sl.attribute(edited, X, 1).output - edited(X)).max() <= 1e-6
+    assert not np.array_equal(sl.attribute(edited, X, 1).input, first.input)
+    for step in range(12):  # more than are kept
+        composite = Composite.epsilon(10.0 ** -(step % 6))
+        fresh = sl.attribute(resnet_like(), X, 1, composite=composite)
+        assert sl.attribute(net, X, 1, composite=composite).input.tobytes() == fresh.input.tobytes()
+    for names in (["b1.conv1"], ["b1.conv2", "b1.conv1"], [], ["fc"]):
+        got = sl.attribute(net, X, 1, record=names)
+        assert got.input.tobytes() == first.input.tobytes()
+        assert list(got.arrays) == names
+    of = sl.attribute(net, X, np.ones_like, of="b2.sum")
+    assert of.input.tobytes() == sl.attribute(resnet_like(), X, np.ones_like, of="b2.sum").input.tobytes()
+    assert sl.attribute(net, X, 1).input.tobytes() == first.input.tobytes()

@@ -440,7 +440,7 @@ class Network:
         other = copy.copy(self)
         other.edits = (*self.edits, *edits)
         by_node(other.edits, self.resolve)
-        other._lock, other._fingerprint = threading.Lock(), None
+        other._lock, other._fingerprint, other._assignments = threading.Lock(), None, {}
         return other
 
     def _targets(self, record: str | Iterable[str]) -> dict[str, str]:
