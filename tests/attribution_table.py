@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+KINDS = ("double", "single", "peer")
 DOCS = Path(__file__).parents[1] / "docs"
 HEAD = """# Relevance: agreement with zennit
 
@@ -30,7 +31,7 @@ def page() -> str:
     names = sorted(rows)
     lines = [f"| composite | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for key in sorted({key for row in rows.values() for key in row}):
-        cells = [" / ".join(f"{v:.0e}" for v in (rows[n][key][k] for k in ("double", "single", "peer"))) if key in rows[n] else "" for n in names]
+        cells = [" / ".join(f"{rows[n][key][k]:.0e}" for k in KINDS) if key in rows[n] else "" for n in names]
         lines.append(f"| {key} | {' | '.join(cells)} |")
     return HEAD + "\n".join(lines) + "\n"
 
