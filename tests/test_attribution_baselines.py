@@ -339,7 +339,7 @@ def test_captum() -> None:
     x, target = torch.from_numpy(X), torch.tensor(TARGETS)
     assert np.abs(net(X) - forward(x).numpy()).max() < 1e-5
     origin = 0.2 * X[:1]
-    # captum weighs the n points of its trapezoid rule by 1/n, its ends by half of that: in all (n - 1) / n, so that its map misses that much
+    # captum weighs the n points of its trapezoid rule by 1/n, the ends by half of that: in all (n - 1) / n, and its map misses as much
     for rule, ours, steps, whole in (("riemann_middle", "midpoint", 20, 1.0), ("riemann_trapezoid", "trapezoid", 21, 20 / 21)):
         want = attr.IntegratedGradients(forward).attribute(x, torch.from_numpy(origin), target=target, n_steps=steps, method=rule)
         got = integrated_gradients(net, X, TARGETS, baseline=origin, steps=20, rule=ours)
