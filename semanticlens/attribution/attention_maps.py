@@ -137,7 +137,9 @@ def gradient_rollout(
             found.append(_row_normalised(_discarded(joined, discard) + np.eye(joined.shape[-1])))
         return found
 
-    return case.run("gradient rollout", matrices, x, target, {"discard": float(discard)}, batch_size, n_threads, progress, True)
+    return case.run(
+        "gradient rollout", matrices, x, target, {"discard": float(discard)}, batch_size, n_threads, progress, True
+    )
 
 
 def class_attention(
@@ -174,14 +176,20 @@ def class_attention(
     """
     case = _Tokens.of(net, layers, row, grid)
     if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first < len(case.nodes):
-        raise ValueError(f"first={first!r}: must be a whole number below {len(case.nodes)}, the number of attention layers")
+        raise ValueError(
+            f"first={first!r}: must be a whole number below {len(case.nodes)}, the number of attention layers"
+        )
     chosen = Composite.attn_lrp().with_rule(type="linear", rule=AlphaBeta(1.0, 0.0)) if composite is None else composite
     case = _Tokens(case.net, case.nodes[first:], case.row, case.grid)
 
     def matrices(batch: Array, start: Array, threads: int) -> list[Array]:
         names = [item.node.name for item in case.nodes]
         relevance = attribute(net, batch, start, composite=chosen, record=names, start="one", n_threads=threads)
-        values = net.run(batch, record=list(dict.fromkeys([*names, *(item.node.inputs[2] for item in case.nodes)])), n_threads=threads)
+        values = net.run(
+            batch,
+            record=list(dict.fromkeys([*names, *(item.node.inputs[2] for item in case.nodes)])),
+            n_threads=threads,
+        )
         found = []
         weights, slopes = case.weights(batch, threads), case.slopes(batch, start, threads)
         for item, a, d in zip(case.nodes, weights, slopes, strict=True):
@@ -216,13 +224,23 @@ class _Tokens:
 
     @classmethod
     def of(cls, net: Network, layers: Sequence[str] | None, row: str | int, grid: tuple[int, int] | None) -> _Tokens:
-        named = None if layers is None else {net.resolve(name) for name in ([layers] if isinstance(layers, str) else layers)}
-        nodes = [item for item in net._graph if item.op.name == "attention" and (named is None or item.node.name in named)]
+        named = (
+            None
+            if layers is None
+            else {net.resolve(name) for name in ([layers] if isinstance(layers, str) else layers)}
+        )
+        nodes = [
+            item for item in net._graph if item.op.name == "attention" and (named is None or item.node.name in named)
+        ]
         missing = sorted((named or set()) - {item.node.name for item in nodes})
         if missing or (named is not None and not named):
-            raise DataError(f"layers={list(layers or [])!r}: name attention nodes; {', '.join(map(repr, missing)) or 'none'} is no such")
+            raise DataError(
+                f"layers={list(layers or [])!r}: name attention nodes; {', '.join(map(repr, missing)) or 'none'} is no such"
+            )
         if not nodes:
-            raise UnsupportedOperationError(f"network {net.name!r} has no attention nodes, so there is no attention to roll out")
+            raise UnsupportedOperationError(
+                f"network {net.name!r} has no attention nodes, so there is no attention to roll out"
+            )
         shapes = {item.node.name: item.shape for item in net._graph}
         sizes = set()
         for item in nodes:
@@ -234,7 +252,9 @@ class _Tokens:
                 )
             sizes.add(q[-2])
         if len(sizes) != 1:
-            raise UnsupportedOperationError(f"attention layers have {sorted(map(str, sizes))} tokens: their matrices cannot be multiplied")
+            raise UnsupportedOperationError(
+                f"attention layers have {sorted(map(str, sizes))} tokens: their matrices cannot be multiplied"
+            )
         (tokens,) = sizes
         chosen = _grid(net, tokens, grid)
         if row not in ("auto", "mean") and (isinstance(row, (bool, str)) or not 0 <= row < (tokens or row + 1)):
@@ -250,8 +270,13 @@ class _Tokens:
         """Of each layer, the gradient of what is explained by the attention weights: that by the result, times the values."""
         names = [item.node.name for item in self.nodes]
         back = self.net.gradient(x, start, wrt=names, n_threads=n_threads)
-        values = self.net.run(x, record=list(dict.fromkeys(item.node.inputs[2] for item in self.nodes)), n_threads=n_threads)
-        return [back[item.node.name].astype(np.float64) @ values[item.node.inputs[2]].swapaxes(-1, -2) for item in self.nodes]
+        values = self.net.run(
+            x, record=list(dict.fromkeys(item.node.inputs[2] for item in self.nodes)), n_threads=n_threads
+        )
+        return [
+            back[item.node.name].astype(np.float64) @ values[item.node.inputs[2]].swapaxes(-1, -2)
+            for item in self.nodes
+        ]
 
     def _sources(self) -> list[str]:
         return list(dict.fromkeys(source for item in self.nodes for i, source in enumerate(item.node.inputs) if i != 2))
@@ -306,7 +331,9 @@ class _Tokens:
         if not np.isfinite(tokens).all():
             raise NumericalError(f"{method}: the map holds NaN or infinity")
         made = tokens.astype(np.float32) if self.grid is None else _enlarged(tokens, self.grid, inputs.shape[2:])
-        return Baseline(method, made, output, start, {**settings, "row": self.row}, tokens=tokens, net=self.net, x=inputs)
+        return Baseline(
+            method, made, output, start, {**settings, "row": self.row}, tokens=tokens, net=self.net, x=inputs
+        )
 
     def _read(self, product: Array) -> Array:
         """(B, T'): the row that asks, the picture's tokens of it."""
@@ -315,7 +342,9 @@ class _Tokens:
         if self.row == "mean" or (self.row == "auto" and not ahead and self.grid is not None):
             asked = product.mean(axis=1)
         else:
-            number = self.row if isinstance(self.row, int) else -1 if self.grid is None else 0  # in a text the last token asks
+            number = (
+                self.row if isinstance(self.row, int) else -1 if self.grid is None else 0
+            )  # in a text the last token asks
             asked = product[:, number]
         return np.asarray(asked[:, ahead:])
 

@@ -114,7 +114,13 @@ class Baseline:
 
 
 def gradient_x_input(
-    net: Network, x: ArrayLike, target: Any = None, *, batch_size: int = 32, n_threads: int | None = None, progress: bool = False
+    net: Network,
+    x: ArrayLike,
+    target: Any = None,
+    *,
+    batch_size: int = 32,
+    n_threads: int | None = None,
+    progress: bool = False,
 ) -> Baseline:
     """``x df/dx``.
 
@@ -195,7 +201,9 @@ def integrated_gradients(
         for i, j, g in zip(owners, numbers, grads, strict=True):
             total[i] += weights[j] * g
     result = total * along
-    before = np.concatenate([net(origin[i : i + batch_size], n_threads=case.n_threads) for i in range(0, len(origin), batch_size)])
+    before = np.concatenate(
+        [net(origin[i : i + batch_size], n_threads=case.n_threads) for i in range(0, len(origin), batch_size)]
+    )
     difference = (case.start * (case.output.astype(np.float64) - before)).reshape(len(before), -1).sum(axis=1)
     gap = result.reshape(len(result), -1).sum(axis=1) - difference
     shown = float(np.asarray(baseline)) if np.ndim(baseline) == 0 else f"array {np.shape(baseline)}"
@@ -313,11 +321,15 @@ def occlusion(
     if any(w > s for w, s in zip(high, size, strict=True)):
         raise ValueError(f"window={window!r} is larger than the picture, {size[0]} x {size[1]}")
     if any(s > w for s, w in zip(step, high, strict=True)):
-        raise ValueError(f"stride={stride!r} leaves gaps between windows of {high[0]} x {high[1]}: make it at most that")
+        raise ValueError(
+            f"stride={stride!r} leaves gaps between windows of {high[0]} x {high[1]}: make it at most that"
+        )
     if isinstance(fill, str):
         if fill != "mean":
             raise ValueError(f"fill={fill!r}: must be 'mean', a number or an array")
-        put = np.broadcast_to(case.x.mean(axis=(2, 3), keepdims=True, dtype=np.float64).astype(np.float32), case.x.shape)
+        put = np.broadcast_to(
+            case.x.mean(axis=(2, 3), keepdims=True, dtype=np.float64).astype(np.float32), case.x.shape
+        )
     else:
         put = _spread(fill, case.x, "fill")
     corners = [_places(s, w, t) for s, w, t in zip(size, high, step, strict=True)]
@@ -339,7 +351,9 @@ def occlusion(
         for i, j, value in zip(owners, numbers, after, strict=True):
             rows, columns = windows[j]
             falls[i, rows, columns] += whole[i] - value
-    shown = fill if isinstance(fill, str) else float(np.asarray(fill)) if np.ndim(fill) == 0 else f"array {np.shape(fill)}"
+    shown = (
+        fill if isinstance(fill, str) else float(np.asarray(fill)) if np.ndim(fill) == 0 else f"array {np.shape(fill)}"
+    )
     return case.result("occlusion", (falls / count).astype(np.float32), {"window": high, "stride": step, "fill": shown})
 
 
@@ -365,9 +379,13 @@ class _Case:
     def of(cls, net: Network, x: ArrayLike, target: Any, batch_size: int, n_threads: int | None) -> _Case:
         _whole(batch_size, "batch_size")
         if callable(target):
-            raise TypeError("target must be class numbers or a factor for each output, not a function: these methods explain one value")
+            raise TypeError(
+                "target must be class numbers or a factor for each output, not a function: these methods explain one value"
+            )
         inputs, threads = check_input(net, x), resolve_threads(n_threads)
-        output = np.concatenate([net(inputs[i : i + batch_size], n_threads=threads) for i in range(0, len(inputs), batch_size)])
+        output = np.concatenate(
+            [net(inputs[i : i + batch_size], n_threads=threads) for i in range(0, len(inputs), batch_size)]
+        )
         return cls(net, inputs, output, cotangent(target, output), batch_size, threads)
 
     def batches(

@@ -103,7 +103,9 @@ class Effects:
         return {
             "how": self.how,
             "n": self.n,
-            "classes": [{"class": y, "name": self.name(i), "pictures": int(self.counts[i])} for i, y in enumerate(self.classes)],
+            "classes": [
+                {"class": y, "name": self.name(i), "pictures": int(self.counts[i])} for i, y in enumerate(self.classes)
+            ],
             "components": [
                 {
                     "layer": layer,
@@ -261,7 +263,8 @@ class Answers:
 
     def __repr__(self) -> str:
         rows = [
-            [layer, k, self.separation[c], self.change[c], *self.through[c]] for c, (layer, k) in enumerate(self.components)
+            [layer, k, self.separation[c], self.change[c], *self.through[c]]
+            for c, (layer, k) in enumerate(self.components)
         ]
         headers = ["layer", "component", "separation", "change", *(f"through, class {y}" for y in self.classes)]
         totals = ", ".join(f"class {y} {v:+.3f}" for y, v in zip(self.classes, self.total, strict=True))
@@ -308,7 +311,9 @@ def answers(
     pairs = zip(*(network_inputs(side, given, batch_size=batch_size) for side in (without, with_it)), strict=True)
     larger, change = np.zeros(len(chosen)), np.zeros(len(chosen))
     through, total, n = np.zeros((len(chosen), len(wanted))), np.zeros(len(wanted)), 0
-    for (ids, x), (others, y) in track(pairs, progress=progress, total=_steps(without, batch_size), what="pairs", unit="batch"):
+    for (ids, x), (others, y) in track(
+        pairs, progress=progress, total=_steps(without, batch_size), what="pairs", unit="batch"
+    ):
         if not np.array_equal(ids, others):
             raise DataError(f"pair {int(ids[0])}: one of the two pictures could not be used")
         layers = list(dict.fromkeys(layer for layer, _ in chosen))
@@ -368,7 +373,9 @@ def _logits(net: Network) -> str:
 
 def _value(net: Network, logits: NDArray[np.float32]) -> F64:
     if logits.ndim != 2 or logits.shape[1] < 2:
-        raise DataError(f"network {net.name!r} gives {logits.shape[1:]} for each picture: effects need at least two classes")
+        raise DataError(
+            f"network {net.name!r} gives {logits.shape[1:]} for each picture: effects need at least two classes"
+        )
     return log_odds(logits)
 
 
@@ -393,7 +400,9 @@ def _means(
     layers = list(dict.fromkeys(layer for layer, _ in chosen))
     sums: dict[str, F64] = {}
     n: dict[str, int] = dict.fromkeys(layers, 0)
-    for _, x in track(network_inputs(images, transform, batch_size=batch_size), progress=progress, what="means", unit="batch"):
+    for _, x in track(
+        network_inputs(images, transform, batch_size=batch_size), progress=progress, what="means", unit="batch"
+    ):
         for layer, values in net.run(x, record=layers, n_threads=n_threads).items():
             axis = 1 if values.ndim in (2, 4) else values.ndim - 1
             over = tuple(i for i in range(values.ndim) if i != axis)
@@ -458,5 +467,7 @@ def _labels(images: Any, targets: ArrayLike | None) -> NDArray[np.int64]:
     given = getattr(images, "labels", None) if targets is None else targets
     labels = np.full(len(images), -1) if given is None else np.asarray(given)
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise DataError(f"targets must be whole numbers of shape ({len(images)},), not {labels.dtype} of shape {labels.shape}")
+        raise DataError(
+            f"targets must be whole numbers of shape ({len(images)},), not {labels.dtype} of shape {labels.shape}"
+        )
     return labels.astype(np.int64)
