@@ -224,9 +224,13 @@ def _gates(path: Sequence[Checked]) -> dict[str, int]:
         whole = [shape == item.shape for shape in (a, b)]
         if whole[0] != whole[1]:
             result[item.node.name] = whole.index(False)
-        else:
-            bounded = [_comes_from(source, ops, BOUNDED) for source in item.node.inputs]
-            result[item.node.name] = 0 if bounded == [True, False] else 1
+            continue
+        result[item.node.name] = 1
+        for kinds in (BOUNDED, GROUPS["activation"]):  # what is bounded, else what is bent
+            found = [_comes_from(source, ops, kinds) for source in item.node.inputs]
+            if found[0] != found[1]:
+                result[item.node.name] = found.index(True)
+                break
     return result
 
 
