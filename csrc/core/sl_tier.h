@@ -65,6 +65,7 @@ typedef struct {
     /* See sl_rand.c: pair distances of a tile, and the sums of their absolute differences. */
     void (*rand_tile)(const float *restrict rows, const float *restrict panel, ptrdiff_t k,
                       const float *restrict half_row, const float *restrict half_col, float *restrict m);
+    void (*rand_places)(const float *m, ptrdiff_t n, int32_t *place);
     void (*rand_difference)(const float *restrict x, const float *restrict y, float *restrict col, float *restrict row);
     void (*rand_parts)(const float *restrict rows, const float *restrict panel, ptrdiff_t k, const float *restrict sign,
                        double *restrict out);

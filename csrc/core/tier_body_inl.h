@@ -38,6 +38,7 @@ const sl_tier SL_TIER = {
     .name = SL_TIER_NAME,
     .lanes = SL_LANES,
     .rand_tile = rand_tile,
+    .rand_places = rand_places,
     .rand_difference = rand_difference,
     .rand_parts = rand_parts,
     .rand_distance = rand_distance,

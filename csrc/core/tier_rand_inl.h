@@ -23,6 +23,27 @@ rand_abs(vf a)
     return (vf)((vi)a & INT32_MAX); /* the sign bit off */
 }
 
+/* a + sum.  With one rounding it is a multiply-add by 1, which has the same bits and, on processors whose minimum and addition share their units, others. */
+SL_INLINE vf
+rand_add(vf a, vf one, vf sum)
+{
+#if SL_FMA
+    return v_fma(a, one, sum);
+#else
+    (void)one;
+    return sum + a;
+#endif
+}
+
+/* 1 in every lane, unknown to the compiler, which would make a plain addition of the multiply-add. */
+SL_INLINE vf
+rand_one(void)
+{
+    static const volatile float one = 1.0F;
+
+    return v_all(one);
+}
+
 enum { RAND_VECTORS = SL_RAND_COLS / SL_LANES }; /* vectors across a tile */
 
 /* m[i][j] = half_row[i] + half_col[j] - sum_a min(rows[a][i], panel[a][j]) for four rows; a runs over k, in order. */
@@ -30,6 +51,7 @@ static void
 rand_four_rows(const float *restrict rows, const float *restrict panel, ptrdiff_t k, const float *restrict half_row,
                const float *restrict half_col, float *restrict m)
 {
+    const vf one = rand_one();
     vf sum[4][RAND_VECTORS];
 
     for (int i = 0; i < 4; i++) {
@@ -41,7 +63,7 @@ rand_four_rows(const float *restrict rows, const float *restrict panel, ptrdiff_
         for (int v = 0; v < RAND_VECTORS; v++) {
             const vf q = v_load(panel + a * SL_RAND_COLS + v * SL_LANES);
             for (int i = 0; i < 4; i++) {
-                sum[i][v] += rand_min(v_all(rows[a * 4 + i]), q);
+                sum[i][v] = rand_add(rand_min(v_all(rows[a * 4 + i]), q), one, sum[i][v]);
             }
         }
     }
@@ -59,6 +81,17 @@ rand_tile(const float *restrict rows, const float *restrict panel, ptrdiff_t k, 
 {
     for (ptrdiff_t i = 0; i < SL_RAND_ROWS; i += 4) {
         rand_four_rows(rows + i * k, panel, k, half_row + i, half_col, m + i * SL_RAND_COLS);
+    }
+}
+
+/* place[t] = the whole part of 2^30 min(max(m[t], 0), 1); n is a multiple of the lanes. */
+static void
+rand_places(const float *m, ptrdiff_t n, int32_t *place)
+{
+    for (ptrdiff_t t = 0; t < n; t += SL_LANES) {
+        const vf kept = v_at_most(v_at_least(v_load(m + t), v_all(0.0F)), v_all(1.0F));
+        const vi p = __builtin_convertvector(kept * v_all(0x1p30F), vi);
+        memcpy(place + t, &p, sizeof p);
     }
 }
 
