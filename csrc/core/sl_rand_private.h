@@ -7,6 +7,8 @@
 #include "sl/sl_rand.h"
 #include "sl_tier.h"
 
+enum { SL_RAND_BLOCK = 6 * SL_RAND_COLS }; /* columns of a block */
+
 /* Fixed-point units in 1: the largest power of two for which M terms of at most 1 fit in 62 bits, and at most 2^40. */
 static inline double
 sl_rand_unit(ptrdiff_t n)
