@@ -235,10 +235,12 @@ def measures(full: bool, repeats: int, threads: int, peak: float) -> dict[str, A
     peers = torch_measures(x, y, threads) if has("torch") else {}
     out = {}
     for name, call in ours.items():
-        calls = {"ours": call} | ({"torch": peers[name]} if name in peers else {})
+        found: dict[str, float] = {}
+        calls = {who: lambda who=who, f=f: found.__setitem__(who, float(f()))
+                 for who, f in {"ours": call, "torch": peers.get(name)}.items() if f is not None}
         times = compare(calls, repeats=repeats, clock="cpu", warmup=0)
         out[name] = finish(times, {"torch": 2.0} if name not in ("linear CKA", "Procrustes") else {}, n=n, d=d,
-                           ours=float(call()), theirs=float(peers[name]()) if name in peers else None)
+                           ours=found["ours"], theirs=found.get("torch"))
         passes = {"RBF CKA": 4, "RSA": 4, "mutual kNN": 2, "CKNNA": 2}.get(name)
         if passes:
             out[name]["share_of_multiply_add_rate"] = passes * n * (n + 1) * d / times["ours"]["seconds"] / peak
