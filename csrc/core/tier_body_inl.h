@@ -46,6 +46,7 @@ const sl_tier SL_TIER = {
     .space_points = space_points,
     .space_box = space_box,
     .cells_find = cells_find,
+    .cells_both = cells_both,
     .member_nearest = member_nearest,
     .member_nearness = member_nearness,
     .member_weigh = member_weigh,
