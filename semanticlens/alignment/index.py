@@ -72,7 +72,8 @@ def proximities(values: ArrayLike, *, name: str = "P", noise: Noise = "implicit"
                 f"{name}: row {row} {what} (sum {sums[row]:.6g}), as do {int(bad.sum()) - 1} others; "
                 "proximities are finite, >= 0 and sum to at most 1 in a row: scale or clip them first"
             )
-    array = np.maximum(array, 0.0)
+    if array.min(initial=0.0) < 0:
+        array = np.maximum(array, 0.0)
     if noise == "explicit":
         array = np.concatenate([array, np.maximum(1.0 - sums, 0.0).astype(np.float32)[:, None]], axis=1)
     return array
