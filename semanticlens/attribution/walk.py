@@ -361,13 +361,23 @@ class Walk:
         if self.ledger is not None:
             self.ledger.started += float(sum(r.sum(dtype=np.float64) for r in start.values()))
         with np.errstate(all="ignore"):
-            for link in reversed(self.values.links):
+            for link in self._ahead():
                 names = (link.name,) if link.name == link.head.node.name else (link.name, link.head.node.name)
+                if self._ends(link, names):
+                    return
                 if link.name in self.relevance and link.name in self.values.route.wanted:
                     self._pass(link, names)
                 if self.release:
                     self._let_go(link)
         self._finish()
+
+    def _ahead(self) -> Sequence[Link]:
+        """What the walk passes, in its order."""
+        return list(reversed(self.values.links))
+
+    def _ends(self, link: Link, names: Sequence[str]) -> bool:
+        """Whether the walk ends before a link."""
+        return False
 
     def _let_go(self, link: Link) -> None:
         """Values that nothing still to come reads: a link's own, unless it stands for the result of a node before it."""
