@@ -278,6 +278,14 @@ class AlignmentMatrix:
             bound=self.bound,
         )
 
+    def __repr__(self) -> str:
+        """The adjusted index of every pair, as a table."""
+        wide = max(6, *(len(name) for name in self.names)) if self.names else 6
+        rows = [" ".join([" " * wide, *(name.rjust(wide) for name in self.names)])]
+        for name, values in zip(self.names, self.aci, strict=True):
+            rows.append(" ".join([name.ljust(wide), *(f"{v:.3f}".rjust(wide) for v in values)]))
+        return f"AlignmentMatrix: adjusted index, {self.n} samples, noise {self.noise!r}, {self.mode}\n" + "\n".join(rows)
+
     def to_dict(self) -> dict[str, Any]:
         """Lists and numbers, for JSON."""
         arrays = {name: getattr(self, name).tolist() for name in ("d", "ndc", "ndc_null", "aci", "stderr")}
