@@ -221,4 +221,4 @@ def test_as_text_and_as_rows() -> None:
     assert lines[1].startswith("fc ")
     assert lines[-1].startswith("total")
     assert len(lines) == 2 + len(ledger.entries)
-    assert set(ledger.rows()[0]) == {"node", "op", "rule", "arrived", "passed", *KEPT, "degenerate_rows", "magnitude"}
+    assert set(ledger.rows()[0]) == {"node", "op", "rule", "arrived", "passed", *KEPT, "masked", "degenerate_rows", "magnitude"}

@@ -10,6 +10,7 @@ import pytest
 
 import semanticlens as sl
 from semanticlens import attribution
+from semanticlens._errors import ConceptWarning
 from semanticlens.attribution import Composite, attribute, condition
 from semanticlens.attribution.graphs import channel_scores
 from semanticlens.attribution.masks import channel_axis
@@ -87,6 +88,7 @@ CASES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:no relevance reaches:semanticlens._errors.ConceptWarning")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("at", "exclude", "heat", "second"), CASES)
 def test_closed_form(at, exclude, heat, second, dtype):
@@ -154,6 +156,7 @@ def test_rows_chunks_and_threads(net, x, composite):
     np.testing.assert_array_equal(x, before)
 
 
+@pytest.mark.filterwarnings("ignore:no relevance reaches:semanticlens._errors.ConceptWarning")
 def test_paired(net, x):
     """Different layers for different samples; rows stay in order."""
     given = [{"c3": [1]}, {"c2": {0: (3, 4)}}]
@@ -165,6 +168,7 @@ def test_paired(net, x):
     np.testing.assert_array_equal(result.row, [0, 1])
 
 
+@pytest.mark.filterwarnings("ignore:no relevance reaches:semanticlens._errors.ConceptWarning")
 def test_positions(net, x):
     """Flat and two-dimensional positions are one; all positions of a channel are the channel."""
     by_pair = condition(net, x, 2, at={"c2": {3: (2, 5), 1: None}}, exclude_parallel=True)
@@ -215,7 +219,8 @@ def test_products_are_shared(net, x):
 
 
 def test_dead_conditions_are_reported(net, x):
-    result = condition(net, x, 2, at=[{"c3": []}, {"c3": [1]}, {"c3": range(K)}])
+    with pytest.warns(ConceptWarning, match=r"under conditions? 0 \(c3 no channel\).*\.dead"):
+        result = condition(net, x, 2, at=[{"c3": []}, {"c3": [1]}, {"c3": range(K)}])
     np.testing.assert_array_equal(result.dead.reshape(2, 3)[:, 0], True)
     assert not result.dead.reshape(2, 3)[:, 2].any()
     assert not result.input[result.dead].any()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -285,7 +285,7 @@ def attribute(
         ledger = Ledger()
         for i in range(0, len(batch), step):
             _one(net, route, batch[i : i + step], _of_batch(target, i, i + step, len(batch)), start, threads, ledger)
-        return _merged(ledger)
+        return ledger.merged()
 
     return Attribution(
         found[INPUT],
@@ -328,25 +328,3 @@ def _of_batch(target: Target | None, first: int, end: int, total: int) -> Target
         return target
     given = np.asarray(target)
     return given if len(given) != total else given[first:end]
-
-
-def _merged(ledger: Ledger) -> Ledger:
-    """One entry per node, summed over batches."""
-    result: dict[str, Any] = {}
-    for entry in ledger.entries:
-        if entry.node not in result:
-            result[entry.node] = entry
-            continue
-        into = result[entry.node]
-        for name in (
-            "arrived",
-            "passed",
-            "bias",
-            "stabiliser",
-            "degenerate",
-            "stopped",
-            "degenerate_rows",
-            "magnitude",
-        ):
-            setattr(into, name, getattr(into, name) + getattr(entry, name))
-    return replace(ledger, entries=list(result.values()))

@@ -7,19 +7,23 @@ Propagation); masks act on the relevance of a layer's result, before the layer's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import operator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from semanticlens._errors import ConceptWarning
 from semanticlens._kernels import resolve_threads
 from semanticlens._progress import track
 from semanticlens.attribution.attribute import STARTS, Prepared, prepare
 from semanticlens.attribution.composites import Assigned, Composite
-from semanticlens.attribution.conditioned import Job
-from semanticlens.attribution.masks import At, Channels, Mask, groups, masks_of
+from semanticlens.attribution.conditioned import Job, of_samples
+from semanticlens.attribution.ledger import Ledger
+from semanticlens.attribution.masks import At, Channels, Mask, groups, masks_of, words
 from semanticlens.attribution.products import Counter
 from semanticlens.nn.backward import Target
 from semanticlens.nn.graph import INPUT
@@ -31,9 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["Conditional", "condition"]
 
 Array = NDArray[Any]
+BOOKED = 64  # rows walked at a time for a ledger
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Conditional:
     """What :func:`condition` returns: rows of relevance, sample by sample, in each the conditions in their order.
 
@@ -57,6 +62,9 @@ class Conditional:
     rules : mapping of str to Assigned
     products : Counter
         Products with weights, those of the forward run apart.
+    net : Network, optional
+    x : ndarray (B, ...), optional
+        What the network saw: for the pictures under heat maps.
     """
 
     input: Array
@@ -70,6 +78,9 @@ class Conditional:
     composite: Composite
     rules: Mapping[str, Assigned]
     products: Counter
+    again: Callable[[NDArray[np.int64] | None, Ledger | None, str], Array] = field(repr=False, compare=False)
+    net: Network | None = field(default=None, repr=False, compare=False)
+    x: Array | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -86,6 +97,46 @@ class Conditional:
         if r.ndim < 3:
             raise ValueError(f"the relevance of {name!r} has shape {r.shape}: there is nothing to sum over")
         return np.asarray(r.sum(axis=1 if r.ndim == 4 else -1))
+
+    def whole(self, name: str = INPUT) -> Array:
+        """Relevance of the input, or of another value, (B, ...) without any condition: one more walk."""
+        return self.again(None, None, name)
+
+    def words(self, condition: int) -> str:
+        """A condition in a few words, such as "features.28 17, 40"."""
+        return words(self.conditions[condition])
+
+    def ledger(self, row: int | None = None, *, condition: int | None = None) -> Ledger:
+        """Where relevance went, node by node: of one row, of all rows of one condition, or of all rows.
+
+        Every row is walked again from the start to the input and booked in double, so what rows share counts once for each of them.
+        The column ``masked`` says what conditions removed: at their layers, and with ``exclude_parallel`` on the paths beside them.
+        """
+        if row is not None and condition is not None:
+            raise ValueError(f"row={row}, condition={condition}: choose one of them")
+        rows = np.arange(len(self))
+        if row is not None:
+            rows = rows[[_place(row, len(self), "row")]]
+        elif condition is not None:
+            rows = np.flatnonzero(self.row == _place(condition, len(self.conditions), "condition"))
+        ledger = Ledger()
+        for i in range(0, len(rows), BOOKED):
+            self.again(rows[i : i + BOOKED], ledger, INPUT)
+        return ledger.merged()
+
+    def plot(self, ax: Any = None, **options: Any) -> Any:
+        """The picture, its whole map, and one column per condition, sample by sample; or maps on axes of matplotlib.
+
+        Options are those of :func:`semanticlens.plot.attribution.conditions`: ``name``, ``samples``, ``conditions``, ``over``, ...
+        """
+        from semanticlens.plot import attribution
+
+        return attribution.conditions(self, ax, **options)
+
+    def _repr_html_(self) -> str:
+        from semanticlens.plot import _attribution_conditions
+
+        return str(_attribution_conditions.html(self))
 
     def __repr__(self) -> str:
         return (
@@ -159,6 +210,11 @@ def condition(
     MemoryLimitError
         Before anything is allocated, if it would not fit.
 
+    Warns
+    -----
+    ConceptWarning
+        If nothing reaches the input under a condition of ``at``, whatever the sample, or under none of ``each``; the message names them.
+
     Notes
     -----
     Where every path from the output passes a layer, or with ``exclude_parallel``, the rows of all its channels sum to the relevance that
@@ -170,6 +226,8 @@ def condition(
     names = (record,) if isinstance(record, str) else tuple(record)
     ready = prepare(net, batch.shape[1:], composite)
     given = conditions(at, each)
+    threads = resolve_threads(n_threads)
+    common: dict[str, Any] = {"of": of, "start": start, "chunk": chunk, "n_threads": threads}
     job = propagate(
         ready,
         batch,
@@ -178,27 +236,81 @@ def condition(
         (INPUT, *names),
         exclude_parallel=exclude_parallel,
         paired=paired,
-        of=of,
-        start=start,
-        chunk=chunk,
-        n_threads=resolve_threads(n_threads),
         progress=progress,
+        **common,
     )
     n, samples = job.each, np.arange(len(batch))
     reached = np.asarray(job.found[INPUT].reshape(len(batch) * n, -1).any(axis=1))
+    row = samples if paired else np.tile(np.arange(n), len(batch))
+    _warn_of_dead(given, row, reached, each is not None)
+
+    def again(rows: NDArray[np.int64] | None, ledger: Ledger | None, name: str) -> Array:
+        """The relevance of a value in some rows once more, booked; None: the samples without conditions."""
+        which = samples if rows is None else rows // n
+        at_rows: list[At] = [{}] if rows is None else [given[i] for i in row[rows]]
+        begin: Target = (lambda value: value) if target is None else _rows_of(target, which, len(batch))
+        walked = propagate(
+            ready,
+            batch[which],
+            begin,
+            at_rows,
+            (INPUT, name),
+            exclude_parallel=exclude_parallel,
+            paired=rows is not None,
+            ledger=ledger,
+            **common,
+        )
+        return walked.found[ready.value(name)]
+
     return Conditional(
         job.found[INPUT],
         {name: job.found[ready.value(name)] for name in names},
         given,
         np.repeat(samples, n),
-        samples if paired else np.tile(np.arange(n), len(batch)),
+        row,
         np.logical_not(reached),
         np.stack([job.output[i] for i in range(len(batch))]),
         np.stack([job.first[i] for i in range(len(batch))]),
         ready.composite,
         ready.chosen,
         job.counter,
+        again,
+        net,
+        batch,
     )
+
+
+def _warn_of_dead(given: Sequence[At], row: NDArray[np.int64], reached: Array, one_by_one: bool) -> None:
+    """Say which conditions leave nothing; of channels one by one, many often do."""
+    alive = set(row[reached].tolist())
+    dead = [i for i in range(len(given)) if i not in alive]
+    if not dead or not len(row) or (one_by_one and alive):
+        return
+    named = "; ".join(f"{i} ({words(given[i])})" for i in dead[:5])
+    more = f" and {len(dead) - 5} more" if len(dead) > 5 else ""
+    warnings.warn(
+        f"no relevance reaches the input under condition{'s' * (len(dead) > 1)} {named}{more}: the rows are 0 and marked in .dead; "
+        "record= the layer and choose channels that have relevance there, .ledger(row) says where it ended",
+        ConceptWarning,
+        stacklevel=3,
+    )
+
+
+def _rows_of(target: Target, which: NDArray[np.int64], total: int) -> Target:
+    """A target with one entry per sample, for rows."""
+    chosen = of_samples(target, which.tolist(), total)
+    assert chosen is not None
+    return chosen
+
+
+def _place(number: int, total: int, what: str) -> int:
+    try:
+        i = operator.index(number)
+    except TypeError:
+        raise TypeError(f"{what}={number!r}: must be a whole number") from None
+    if not -total <= i < total:
+        raise IndexError(f"{what}={i}: there are {total}")
+    return i % total
 
 
 def conditions(at: At | Sequence[At] | None, each: At | None) -> tuple[At, ...]:
@@ -213,6 +325,7 @@ def conditions(at: At | Sequence[At] | None, each: At | None) -> tuple[At, ...]:
     if several and (isinstance(at, str) or not isinstance(at, Iterable)):
         raise TypeError(f"at={at!r}: must map layers to channels, or be a sequence of such mappings")
     given: tuple[Any, ...] = tuple(at) if several else (at,) if at is not None else ()  # type: ignore[arg-type]
+    given = tuple(_kept(one) for one in given)
     if each is None:
         if not given:
             raise ValueError("there is no condition: pass at={layer: channels}, or each={layer: channels}")
@@ -230,6 +343,13 @@ def conditions(at: At | Sequence[At] | None, each: At | None) -> tuple[At, ...]:
     if not made:
         raise ValueError("each names no channel")
     return tuple(made)
+
+
+def _kept(at: Any) -> Any:
+    """A condition whose channels can be read more than once."""
+    if not isinstance(at, Mapping) or not any(isinstance(channels, Iterator) for channels in at.values()):
+        return at
+    return {layer: list(channels) if isinstance(channels, Iterator) else channels for layer, channels in at.items()}
 
 
 def _one_by_one(channels: Channels) -> list[Channels]:
@@ -256,6 +376,7 @@ def propagate(
     chunk: int | None = None,
     n_threads: int = 1,
     progress: bool = False,
+    ledger: Ledger | None = None,
 ) -> Job:
     """:func:`condition` for a prepared network and a checked batch; ``wrt`` are the values asked for, "input" among them or not."""
     if paired and len(given) != len(x):
@@ -278,6 +399,7 @@ def propagate(
         1 if paired else len(given),
         chunk,
         n_threads,
+        ledger,
     )
     parts = groups(masks, route.graph, through, exclude_parallel)
     work = job.together(parts, paired) if job.each == 1 else job.sample_by_sample(parts)

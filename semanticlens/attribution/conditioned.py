@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semanticlens.attribution.attribute import Prepared, starting
+from semanticlens.attribution.ledger import Entry, Ledger
 from semanticlens.attribution.masks import Group, rows, sizes
 from semanticlens.attribution.products import Counter
 from semanticlens.attribution.walk import Route, Values, Walk, run_forward
@@ -19,7 +20,7 @@ from semanticlens.nn.graph import INPUT, Checked
 from semanticlens.nn.memory import allowed, check_bytes
 from semanticlens.nn.segments import Link
 
-__all__ = ["Conditioned", "Job"]
+__all__ = ["Conditioned", "Job", "of_samples"]
 
 Array = NDArray[Any]
 ROWS = 64  # of relevance walked at a time, at most
@@ -58,10 +59,24 @@ class Conditioned(Walk):
             self.stopped = link.name
             return True
         if self.cut.intersection(names):
-            self.relevance = {link.name: self.relevance[link.name]} if link.name in self.relevance else {}
-        if self.beside.intersection(names):
-            self.relevance.pop(link.name, None)
+            for name in [name for name in self.relevance if name != link.name]:
+                self._drop(name)
+        if self.beside.intersection(names) and link.name in self.relevance:
+            self._drop(link.name)
         return False
+
+    def _drop(self, name: str) -> None:
+        """Relevance that came along paths that do not count."""
+        r = self.relevance.pop(name)
+        if self.ledger is None:
+            return
+        link = next((link for link in self.values.links if link.name == name), None)
+        entry = Entry(INPUT, INPUT, "") if link is None else self._entry(link, r)
+        assert entry is not None
+        if link is None:
+            entry.arrived, entry.magnitude = float(r.sum(dtype=np.float64)), float(np.abs(r).sum(dtype=np.float64))
+            self.ledger.entries.append(entry)
+        entry.masked += entry.arrived
 
 
 @dataclass
@@ -84,6 +99,8 @@ class Job:
     chunk : int or None
         Rows walked at a time.
     n_threads : int
+    ledger : Ledger or None
+        Books walks, where each sample has one row.
     found : dict of str to ndarray (B each, ...)
         The result.
     output, first : dict of int to ndarray
@@ -100,6 +117,7 @@ class Job:
     each: int
     chunk: int | None
     n_threads: int
+    ledger: Ledger | None = None
     found: dict[str, Array] = field(default_factory=dict)
     output: dict[int, Array] = field(default_factory=dict)
     first: dict[int, Array] = field(default_factory=dict)
@@ -179,7 +197,7 @@ class Job:
     def _forward(self, samples: Sequence[int]) -> tuple[Values, dict[str, Array]]:
         values = run_forward(self.ready.net, self.route, self.x[samples], self.n_threads)
         output = values.arrays[self.route.of]
-        target = _of_samples(self.target, samples, len(self.x))
+        target = of_samples(self.target, samples, len(self.x))
         first = np.array(output) if target is None else starting(output, target, self.start)
         for i, sample in enumerate(samples):
             self.output[sample], self.first[sample] = np.array(output[i]), np.array(first[i])
@@ -193,6 +211,7 @@ class Job:
             self.n_threads,
             release,
             group.hooks(self.graph),
+            self.ledger,
             counter=self.counter,
             cut=group.cut,
             beside=group.beside,
@@ -217,7 +236,7 @@ class Job:
         return int(max(2, min(ROWS, budget // max(1, 4 * largest * self.x.itemsize))))
 
 
-def _of_samples(target: Target | None, samples: Sequence[int], total: int) -> Target | None:
+def of_samples(target: Target | None, samples: Sequence[int], total: int) -> Target | None:
     """The part of a target that belongs to some samples."""
     if target is None or callable(target) or np.ndim(target) == 0:
         return target

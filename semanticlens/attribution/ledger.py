@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 __all__ = ["Entry", "Ledger"]
 
 Array = NDArray[Any]
-COLUMNS = ("arrived", "passed", "bias", "stabiliser", "degenerate", "stopped", "other")
+COLUMNS = ("arrived", "passed", "bias", "stabiliser", "degenerate", "stopped", "masked", "other")
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Entry:
         Lost at results whose denominator was exactly 0, or which the rule drops.
     stopped : float
         Ended here by the rule, or at a constant of the network.
+    masked : float
+        Removed by conditions: by the mask of this node, or because the paths it came along do not count.
     degenerate_rows : int
         How many results with relevance had such a denominator.
     magnitude : float
@@ -49,13 +51,14 @@ class Entry:
     stabiliser: float = 0.0
     degenerate: float = 0.0
     stopped: float = 0.0
+    masked: float = 0.0
     degenerate_rows: int = 0
     magnitude: float = 0.0
 
     @property
     def other(self) -> float:
         """What none of the others explains: rounding, and what a rule that does not conserve made or took."""
-        return self.arrived - self.passed - self.bias - self.stabiliser - self.degenerate - self.stopped
+        return self.arrived - self.passed - self.bias - self.stabiliser - self.degenerate - self.stopped - self.masked
 
     def share(self, r: Array, s: Array, z: Array, bias: Array | None, factor: float = 1.0) -> None:
         """Book a quotient ``s = R / st(z)`` whose denominator holds ``bias``; R may have several rows for each of z.
@@ -72,6 +75,9 @@ class Entry:
         self.stabiliser += factor * float((kept - weighted).sum())
         if bias is not None:
             self.bias += factor * float((rows * bias.astype(np.float64)).sum())
+
+
+SUMS = tuple(f.name for f in fields(Entry) if f.name not in ("node", "op", "rule"))
 
 
 @dataclass
@@ -107,6 +113,18 @@ class Ledger:
         """The largest sum of ``|R|`` of a node: what errors are small against."""
         return max((entry.magnitude for entry in self.entries), default=0.0)
 
+    def merged(self) -> Ledger:
+        """One entry per node, summed over walks."""
+        result: dict[str, Entry] = {}
+        for entry in self.entries:
+            if entry.node not in result:
+                result[entry.node] = replace(entry)
+                continue
+            into = result[entry.node]
+            for name in SUMS:
+                setattr(into, name, getattr(into, name) + getattr(entry, name))
+        return replace(self, entries=list(result.values()))
+
     def rows(self) -> list[dict[str, Any]]:
         """One mapping per node, for a table."""
         return [
@@ -122,11 +140,12 @@ class Ledger:
         ]
 
     def __str__(self) -> str:
-        head = ["node", "rule", *COLUMNS, "rows"]
+        columns = [c for c in COLUMNS if c != "masked" or any(entry.masked for entry in self.entries)]
+        head = ["node", "rule", *columns, "rows"]
         lines = [
             head,
             *(
-                [e.node, e.rule, *(_number(getattr(e, column)) for column in COLUMNS), str(e.degenerate_rows)]
+                [e.node, e.rule, *(_number(getattr(e, column)) for column in columns), str(e.degenerate_rows)]
                 for e in self.entries
             ),
         ]
@@ -136,7 +155,7 @@ class Ledger:
                 "",
                 _number(self.started),
                 _number(self.arrived),
-                *(_number(self.total(c)) for c in COLUMNS[2:]),
+                *(_number(self.total(c)) for c in columns[2:]),
                 "",
             ]
         )

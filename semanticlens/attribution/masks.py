@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from semanticlens.attribution.walk import Hook
 from semanticlens.nn.graph import INPUT, Checked
 
-__all__ = ["At", "Channels", "Group", "Mask", "ancestors", "channel_axis", "groups", "masks_of", "rows", "sizes"]
+__all__ = ["At", "Channels", "Group", "Mask", "ancestors", "channel_axis", "groups", "masks_of", "rows", "sizes", "words"]
 
 Array = NDArray[Any]
 
@@ -148,6 +148,28 @@ def rows(masks: Sequence[Mask], graph: Mapping[str, Checked]) -> NDArray[np.bool
             row[channel, slice(None) if places is None else list(places)] = True
     kept = kept.reshape(len(masks), shape[axis], *(others if placed else [1] * len(others)))
     return np.ascontiguousarray(np.moveaxis(kept, 1, 1 + axis))
+
+
+def words(at: At) -> str:
+    """A condition in a few words: layers, channels, and how many positions where they are narrowed."""
+    return "; ".join(f"{layer} {_channel_words(channels)}" for layer, channels in at.items()) or "everything"
+
+
+def _channel_words(channels: Any) -> str:
+    if isinstance(channels, Mapping):
+        said = [str(channel) if place is None else f"{channel} at {_place_words(place)}" for channel, place in channels.items()]
+    else:
+        said = [str(channels)] if isinstance(channels, (int, np.integer)) else [str(channel) for channel in channels]
+    if len(said) > 4:
+        return f"{', '.join(said[:3])} and {len(said) - 3} more"
+    return ", ".join(said) or "no channel"
+
+
+def _place_words(place: Any) -> str:
+    if isinstance(place, (int, np.integer, tuple)):
+        return str(place)
+    several = list(place)
+    return str(several[0]) if len(several) == 1 else f"{len(several)} positions"
 
 
 @dataclass(frozen=True)

@@ -417,12 +417,14 @@ class Walk:
 
     def _pass(self, link: Link, names: Sequence[str]) -> None:
         r = self.relevance.pop(link.name)
+        entry = self._entry(link, r)
         for name in names:  # the activation first, then what it is merged into
             if name in self.wrt:
                 self.found[name] = r
             r = self._hooked(name, r)
         wanted = [source in self.values.route.wanted for source in link.sources]
-        entry = self._entry(link, r)
+        if entry is not None and self.hooks:
+            entry.masked += entry.arrived - float(r.sum(dtype=np.float64))
         if not any(wanted[: link.own]):
             if entry is not None:
                 entry.stopped += float(r.sum(dtype=np.float64))

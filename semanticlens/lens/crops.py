@@ -16,10 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from semanticlens._errors import DataError
+from semanticlens._kernels import resolve_threads
 from semanticlens._progress import track
 from semanticlens.data.batches import Transform
 from semanticlens.data.dataset import Dataset
 from semanticlens.lens.relevance import places_of
+from semanticlens.nn.graph import INPUT
+from semanticlens.nn.inputs import check_input
 from semanticlens.nn.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -249,11 +252,13 @@ def _heatmaps(
     n_threads: int | None,
 ) -> tuple[Array, Array]:
     """(n, H, W) of one picture for some components, and the positions that they start from."""
-    from semanticlens.attribution import condition
+    from semanticlens.attribution.attribute import prepare
+    from semanticlens.attribution.condition import propagate
 
     if places is None:
         found = places_of(net.run(x, record=[layer], n_threads=n_threads)[layer])[0]
         places = found[np.asarray(components)]
     at: list[dict[str, Any]] = [{layer: [int(k)] if whole_map else {int(k): int(p)}} for k, p in zip(components, places, strict=True)]
-    result = condition(net, x, at=at, of=layer, composite=composite, n_threads=n_threads)
-    return result.heatmap(), places
+    ready = prepare(net, x.shape[1:], composite)
+    job = propagate(ready, check_input(net, x), None, at, (INPUT,), of=layer, n_threads=resolve_threads(n_threads))
+    return np.asarray(job.found[INPUT].sum(axis=1)), places

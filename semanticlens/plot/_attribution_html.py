@@ -25,7 +25,7 @@ __all__ = ["attribution", "ledger", "tokens"]
 SHOWN, SIZE = 8, 112  # samples, and pixels of a map
 FOR, AGAINST = "214,48,40", "52,116,200"  # translucent on any ground
 NOTHING = 1e-7  # of the largest sum of |R|: below it, rounding
-KEPT = ("bias", "stabiliser", "degenerate", "stopped", "other")
+KEPT = ("bias", "stabiliser", "degenerate", "stopped", "masked", "other")
 STYLE = """
 .sl-out .sl-maps{display:flex;flex-wrap:wrap;gap:.7em 1.2em;margin:.3em 0 .5em}
 .sl-out .sl-maps figure{margin:0;line-height:1.3}

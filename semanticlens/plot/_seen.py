@@ -14,6 +14,7 @@ from semanticlens.plot._drawing import plain
 
 if TYPE_CHECKING:
     from semanticlens.attribution.attribute import Attribution
+    from semanticlens.attribution.condition import Conditional
 
 __all__ = ["Facts", "facts", "pictures_of"]
 
@@ -48,7 +49,7 @@ class Facts:
         return f"{self.label or f'class {self.target}'} {plain(self.output or 0.0)}"
 
 
-def facts(r: Attribution, i: int) -> Facts:
+def facts(r: Attribution | Conditional, i: int) -> Facts:
     """Read them off."""
     start, output = np.asarray(r.start[i], np.float64), np.asarray(r.output[i], np.float64)
     target = None
@@ -62,7 +63,7 @@ def facts(r: Attribution, i: int) -> Facts:
     return Facts(target, label, said, float(start.sum()), float(np.sum(r.input[i], dtype=np.float64)))
 
 
-def pictures_of(r: Attribution, samples: Sequence[int]) -> list[Image.Image] | None:
+def pictures_of(r: Attribution | Conditional, samples: Sequence[int]) -> list[Image.Image] | None:
     """The pictures that the network saw: its preprocessing undone where it is known, else each stretched from its least to its
     largest value. None if the input is not a picture of 1 or 3 channels, or not known.
     """

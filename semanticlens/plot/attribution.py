@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from semanticlens.plot._attribution_conditions import conditions, stack
 from semanticlens.plot._attribution_graph import graph
 from semanticlens.plot._attribution_html import tokens
 from semanticlens.plot._attribution_panel import Part, panel
-from semanticlens.plot._drawing import Drawing, Shown, check_axes, plain
+from semanticlens.plot._drawing import Drawing, check_axes, plain
 from semanticlens.plot._heat import (
     COLOUR_MAPS,
     F64,
@@ -42,6 +43,7 @@ __all__ = [
     "COLOUR_MAPS",
     "Drawing",
     "Part",
+    "conditions",
     "graph",
     "heat_colours",
     "heat_limit",
@@ -287,26 +289,6 @@ def _colour_bar(pen: Pen, x: float, y: float, look: Look, words: str, limit: flo
     pen.text(x + BAR, y + 22, ends[2], 10.5, MUTED, "right")
     pen.text(x, y + 38, words, 10.5, MUTED)
     return y + 38 + GAP + 4
-
-
-def stack(drawings: Sequence[Shown]) -> Drawing:
-    """Drawings one below the other, such as the panels of several samples.
-
-    Raises
-    ------
-    ValueError
-        If there are none, or their ``pixels`` differ.
-    """
-    if not drawings:
-        raise ValueError("drawings is empty: there is nothing to stack")
-    if len({d.scale for d in drawings}) > 1:
-        raise ValueError(f"drawings have different pixels per unit ({sorted({d.scale for d in drawings})}): draw them with one pixels=")
-    image = Image.new("RGB", (max(d.image.width for d in drawings), sum(d.image.height for d in drawings)), "white")
-    y = 0
-    for d in drawings:
-        image.paste(d.image, (0, y))
-        y += d.image.height
-    return Drawing(image, drawings[0].scale, f"{len(drawings)} drawings")
 
 
 # ---------------------------------------------------------------------------------------------------------------- of a result
