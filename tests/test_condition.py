@@ -398,6 +398,13 @@ def test_graph_from_the_activation_and_some_layers(net, x):
     assert len(graph.edges) == 2
 
 
+def test_a_graph_without_relevance_says_so(net, x):
+    without = net.edited(sl.edit.ablate("c3", component=2))
+    with pytest.warns(ConceptWarning, match="channel 2 of 'c3' has no relevance here"):
+        graph = attribution.graph(without, x[0], ("c3", 2), 1)
+    assert not any(edge.weight for edge in graph.edges)
+
+
 def test_graph_without_networkx(net, x, monkeypatch):
     graph = attribution.graph(net, x[0], ("c3", 2), 1)
     monkeypatch.setitem(sys.modules, "networkx", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semanticlens._errors import MissingExtraError
+from semanticlens._errors import ConceptWarning, MissingExtraError
 from semanticlens._kernels import resolve_threads
 from semanticlens.attribution.attribute import Prepared, prepare
 from semanticlens.attribution.composites import Composite
@@ -202,6 +203,13 @@ class _Maker:
     def make(self, widths: Sequence[int]) -> Graph:
         shares = self.scores([{}], [layer for layer in self.names if layer != self.root[0]])
         own = self.scores([{}], [self.root[0]], root=False)[self.root[0]][0, self.root[1]]
+        if own == 0:
+            warnings.warn(
+                f"channel {self.root[1]} of {self.root[0]!r} has no relevance here: all scores of the graph are 0, and its children are the "
+                "first channels; choose a channel that has some (attribute(record=...) says which)",
+                ConceptWarning,
+                stacklevel=4,
+            )
         nodes = {self.root: GraphNode(*self.root, float(own), 0)}
         edges: list[GraphEdge] = []
         frontier = [self.root]
