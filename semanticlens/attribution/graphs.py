@@ -205,7 +205,7 @@ class _Maker:
         own = self.scores([{}], [self.root[0]], root=False)[self.root[0]][0, self.root[1]]
         if own == 0:
             warnings.warn(
-                f"channel {self.root[1]} of {self.root[0]!r} has no relevance here: all scores of the graph are 0, and its children are the "
+                f"channel {self.root[1]} of {self.root[0]!r} has no relevance here: all scores of the graph are 0, its children the "
                 "first channels; choose a channel that has some (attribute(record=...) says which)",
                 ConceptWarning,
                 stacklevel=4,
