@@ -93,7 +93,10 @@ def _encoder(name: str, db: ConceptDB | None = None) -> Encoder:
         own = db.record["encoder"]
         fingerprint = own["fingerprint"]
         _note(f"{path} has no image vectors to compare; its texts are taken to be of the database's encoder {own['name']!r}")
-    return encoders.Arrays(images=arrays.get("images"), texts=texts, name=path.stem, fingerprint=fingerprint)
+    try:
+        return encoders.Arrays(images=arrays.get("images"), texts=texts, name=path.stem, fingerprint=fingerprint)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def _open(options: argparse.Namespace, *, texts: bool) -> ConceptDB:

@@ -46,7 +46,8 @@ def search(name: str, seconds: int, seed: int) -> bool:
         command = [sys.executable, __file__, name, "--worker", f"-max_total_time={seconds}", f"-seed={seed}", f"-timeout={TIMEOUT}",
                    f"-rss_limit_mb={MEMORY}", f"-max_len={LENGTH}", f"-artifact_prefix={folder}/found-", "-print_final_stats=1",
                    str(new), str(seeds)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds + 300)
+        env = {**os.environ, "PYTHONHASHSEED": "0"}   # the same seed makes the same search, only longer on a faster machine
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds + 300, env=env)
         runs = [line.split(":")[-1].strip() for line in done.stderr.splitlines() if "number_of_executed_units" in line]
         print(f"{name}: {runs[0] if runs else '?'} inputs, {len(list(new.iterdir()))} new ones that reached new code", flush=True)
         if done.returncode == 0 and runs:
