@@ -1,4 +1,4 @@
-"""Which relevance maps show what a network looks at? Pixel flipping and localisation for six methods on two networks.
+"""Which relevance maps show what a network looks at? Pixel flipping and localisation for seven methods on two networks.
 
     python examples/attribution_tables.py --data DIR --out OUT
 
@@ -21,6 +21,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import semanticlens as sl
-from semanticlens.attribution import Composite, metrics
+from semanticlens.attribution import Composite, gradient_x_input, integrated_gradients, metrics
 
 Array = NDArray[Any]
 NETWORKS = {"SqueezeNet": "squeezenet_v1.0_imagenet.npz", "MobileNetV2": "mobilenet_v2_1.0_224_imagenet.npz"}
@@ -50,9 +51,6 @@ def methods(net: sl.Network, n_threads: int | None) -> dict[str, Callable[..., A
     }
     guided = metrics.map_function("guided_backprop", n_threads)
 
-    def gradient_x_input(net: sl.Network, x: Array, targets: Array) -> Array:
-        return x * net.gradient(x, targets, n_threads=n_threads)["input"]
-
     def guided_norm(net: sl.Network, x: Array, targets: Array) -> Array:
         return np.sqrt((np.asarray(guided(net, x, targets), dtype=np.float64) ** 2).sum(axis=1))
 
@@ -60,7 +58,11 @@ def methods(net: sl.Network, n_threads: int | None) -> dict[str, Callable[..., A
         return np.stack([np.random.default_rng([int(t), x.shape[-1]]).random(x.shape[2:]) for t in targets])
 
     made = {name: metrics.map_function(composite, n_threads) for name, composite in lrp.items()}
-    return {**made, "gradient x input": gradient_x_input, "guided backprop (norm)": guided_norm, CONTROL: random}
+    gradients = {
+        "gradient x input": partial(gradient_x_input, n_threads=n_threads),
+        "integrated gradients": partial(integrated_gradients, steps=16, n_threads=n_threads),
+    }
+    return {**made, **gradients, "guided backprop (norm)": guided_norm, CONTROL: random}
 
 
 def classified_right(net: sl.Network, photos: Any, offset: int, number: int, skip: int = 0) -> tuple[Array, Array, list[str]]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from semanticlens import DataError
 from semanticlens._reference import alignment as twin
-from semanticlens.alignment import align, concept_distances
+from semanticlens.alignment import align, concept_distances, matrix
 from semanticlens.alignment.assignment import assign
 
 
@@ -145,3 +145,14 @@ def test_mostly_zero_columns_agree_with_sorting(share, kind):
         assert np.array_equal(c.distance, concept_distances(P, Q, n_threads=threads).distance)
     if kind == "equal columns":
         assert np.all(np.abs(c.distance[[0, 1, 2], [2, 1, 0]]) < 1e-9)
+
+
+def test_results_print_as_tables() -> None:
+    rng = np.random.default_rng(0)
+    p, q = np.eye(4)[rng.integers(0, 4, 60)], np.eye(3)[rng.integers(0, 3, 60)]
+    text = repr(concept_distances(p, q).match())
+    assert text.startswith("Matching: 3 pairs, 1 of P and 0 of Q alone\n")
+    assert len(text.splitlines()) == 5
+    table = repr(matrix([p, q], names=["first", "second"]))
+    assert [line.split()[0] for line in table.splitlines()[2:]] == ["first", "second"]
+    assert "1.000" in table

@@ -7,13 +7,16 @@ values (CP-LRP).
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from semanticlens.attribution import Composite, attribute
+from semanticlens.attribution import Composite, attribute, rules
 
 pytestmark = pytest.mark.peers
 
@@ -80,3 +83,147 @@ def test_vision_transformer(name: str, dtype: str, limit: float) -> None:
     out[[0, 1, 2], [0, 3, 5]].sum().backward()
     want = (given * given.grad).detach().numpy()
     assert np.linalg.norm(got.input - want) <= limit * np.linalg.norm(want)
+
+
+# ---------------------------------------------------------------- lxt itself
+
+
+@contextlib.contextmanager
+def patched(pytest_patch: pytest.MonkeyPatch, patch_map: dict[Any, Any], module: Any, *more: tuple[Any, str]) -> Iterator[None]:
+    """lxt's patches, which it puts on classes and modules for good, taken off again at the end."""
+    from lxt.efficient import monkey_patch
+
+    with pytest_patch.context() as keep, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = ("forward", "original_forward", "eager_attention_forward", "ALL_ATTENTION_FUNCTIONS")
+        for target, name in [*((target, name) for target in patch_map for name in names), *more]:
+            if name in vars(target):
+                keep.setattr(target, name, vars(target)[name])  # set to itself: put back at the end
+        monkey_patch(module, patch_map)
+        yield
+
+
+def lxt_of_a_transformer(method: str) -> dict[Any, Any]:
+    """Its map for torchvision's transformer. AttnLRP there is not in it: queries and keys get a quarter, values half."""
+    from functools import partial
+
+    from lxt.efficient.models.vit_torch import cp_LRP
+    from lxt.efficient.patches import patch_method
+    from lxt.efficient.rules import divide_gradient
+    from torch import nn
+
+    def attend(self: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        parts = (divide_gradient(query, 4), divide_gradient(key, 4), divide_gradient(value, 2))
+        return self.original_forward(*parts, *args, **kwargs)
+
+    changed = {nn.MultiheadAttention: partial(patch_method, attend, keep_original=True)} if method == "attn_lrp" else {}
+    return {**cp_LRP, **changed}
+
+
+def by_lxt(module: Any, x: Any, hot: Any, method: str, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    import torch
+    from torch import nn
+    from torchvision.models import vision_transformer
+    from zennit import rules as theirs
+    from zennit.composites import LayerMapComposite
+    from zennit.core import BasicHook
+
+    hooks = ((BasicHook, "forward"), (BasicHook, "backward"))
+    with patched(monkeypatch, lxt_of_a_transformer(method), vision_transformer, *hooks), contextlib.ExitStack() as stack:
+        if method == "cp_lrp gamma":
+            from lxt.efficient import monkey_patch_zennit
+
+            monkey_patch_zennit()
+            composite = LayerMapComposite([(nn.Conv2d, theirs.Gamma(0.25)), (nn.Linear, theirs.Gamma(0.05))])
+            composite.register(module)
+            stack.callback(composite.remove)
+        given = x.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(module(given), given, hot)
+        return (given * grad).detach().numpy()
+
+
+def ours(method: str) -> Composite:
+    """The same rules. In torch attention applies its weights itself, so that no rule of zennit meets these two layers."""
+    if method != "cp_lrp gamma":
+        return getattr(Composite, method)()
+    return Composite.cp_lrp(gamma=0.05, conv_gamma=0.25).with_rule("*self_attention.linear*", rule=rules.Epsilon(1e-9))
+
+
+METHODS = ("attn_lrp", "cp_lrp", "cp_lrp gamma")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("size", ["small", pytest.param("vit_b_16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", METHODS)
+def test_lxt_on_a_vision_transformer(method: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    torchvision = pytest.importorskip("torchvision")
+    pytest.importorskip("lxt.efficient", exc_type=ImportError)
+    from semanticlens.nn import export
+
+    torch.manual_seed(0)
+    module = small() if size == "small" else torchvision.models.vit_b_16(weights=None).eval()
+    if size != "small":
+        torch.nn.init.normal_(module.heads.head.weight, std=0.05)
+    x = torch.randn(2, 3, *(24, 24) if size == "small" else (224, 224))
+    net = export.from_torch(module, x)
+    hot = torch.zeros(2, net.output_shape[-1])
+    hot[[0, 1], [0, 3]] = 1
+    got = attribute(net, x.numpy(), [0, 3], composite=ours(method))
+    want = by_lxt(module.double(), x.double(), hot.double(), method, monkeypatch)
+    assert np.linalg.norm(got.input - want) <= 1e-4 * np.linalg.norm(want)
+    if size == "small":
+        wide = attribute(net, x.numpy().astype(np.float64), [0, 3], composite=ours(method), dtype="float64")
+        assert np.linalg.norm(wide.input - want) <= 1e-6 * np.linalg.norm(want)
+
+
+TEXTS = {
+    "llama": (
+        "LlamaConfig",
+        "LlamaForCausalLM",
+        {"intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32, "num_hidden_layers": 2},
+    ),
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel", {"n_embd": 32, "n_layer": 2, "n_head": 4, "activation_function": "gelu"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["attn_lrp", "cp_lrp"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_lxt_on_language_models(name: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    pytest.importorskip("lxt.efficient", exc_type=ImportError)
+    if transformers.__version__ != "4.52.4":
+        pytest.skip("lxt.efficient patches transformers 4.52.4")
+    import importlib
+
+    import semanticlens as sl
+
+    config, model, sizes = TEXTS[name]
+    torch.manual_seed(0)
+    made = getattr(transformers, config)(vocab_size=40, **sizes, attn_implementation="eager")
+    module = getattr(transformers, model)(made).eval()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn_like(p) * 0.3 if p.ndim > 1 else torch.randn_like(p) * 0.1 + 0.7)
+    module.save_pretrained(tmp_path)
+    net = sl.load(tmp_path).net
+    ids = torch.randint(0, 40, (1, 7))
+
+    def last(out: np.ndarray) -> np.ndarray:
+        start = np.zeros_like(out)
+        start[0, -1, 5] = out[0, -1, 5]  # a gradient of 1 is relevance of the value
+        return start
+
+    embedding = next(node.name for node in net.nodes if node.op == "embedding")
+    options = {"composite": method, "record": [embedding]}
+    got, wide = (attribute(net, ids.numpy(), last, **options, dtype=dtype)[embedding] for dtype in ("float32", "float64"))
+    modeling = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+    maps = importlib.import_module(f"lxt.efficient.models.{name}")
+    with patched(monkeypatch, maps.attnLRP if method == "attn_lrp" else maps.cp_LRP, modeling):
+        module = module.double()
+        embedded = module.get_input_embeddings()(ids).detach().requires_grad_()
+        module(inputs_embeds=embedded).logits[0, -1, 5].backward()
+        want = (embedded * embedded.grad).detach().numpy()
+    assert np.linalg.norm(wide - want) <= 1e-6 * np.linalg.norm(want)
+    assert np.linalg.norm(got - want) <= 1e-4 * np.linalg.norm(want)

@@ -172,6 +172,7 @@ def test_sums_and_unfolded_normalisation() -> None:
 
 # ---------------------------------------------------------------- whole networks
 
+FEW = 4
 SMALL = ("resnet18", "squeezenet1_1")
 
 
@@ -179,7 +180,7 @@ def whole(name: str, keys: tuple[str, ...]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         net, x, ours = peers.prepared(name)
-        wide = net.double()
+        wide = net.double()  # and back again: one module serves both
         for key in keys:
             start = "one" if key in peers.GRADIENTS else "value"
             composite, own = peers.composites(key, name, torch.float64)
@@ -187,10 +188,16 @@ def whole(name: str, keys: tuple[str, ...]) -> None:
             double = sl.attribute(ours, x.double().numpy(), peers.TARGETS, composite=own, dtype="float64", start=start)
             assert np.abs(double.output - y).max() <= 1e-10 * np.abs(y).max()
             single_ = sl.attribute(ours, x.numpy(), peers.TARGETS, composite=own, start=start)
-            errors = {"double": peers.relative(double.input, want), "single": peers.relative(single_.input, want)}
+            narrow = peers.of_zennit(net.float(), x, peers.composites(key, name, torch.float32)[0], start)[1]
+            net.double()
+            errors = {
+                "double": peers.relative(double.input, want),
+                "single": peers.relative(single_.input, want),
+                "peer": peers.relative(narrow, want),
+            }
             peers.note(name, key, **errors)
             assert errors["double"] <= EXACT, (key, errors)
-            assert errors["single"] <= LIMIT or key in peers.GRADIENTS, (key, errors)
+            assert errors["single"] <= max(LIMIT, FEW * errors["peer"]) or key in peers.GRADIENTS, (key, errors)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -201,7 +208,8 @@ def test_small_networks_with_three_composites(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", peers.NETWORKS)
 def test_whole_networks_with_every_composite(name: str) -> None:
-    """float64 to 1e-9; float32 to 1e-4 for relevance. For gradients float32 is noted only: a ReLU may fall to the other side.
+    """float64 to 1e-9; float32 to 1e-4 for relevance, or to a few times what zennit's own float32 is off where that is more (deep networks
+    of random weights can be that ill-conditioned: densenet121). For gradients float32 is noted only: a ReLU may fall to the other side.
 
     torchvision's residual networks call one ReLU several times, and zennit's BetaSmooth then reads the last call's input: left out there.
     """

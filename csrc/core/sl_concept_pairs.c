@@ -17,17 +17,20 @@
 
 #include "sl/sl_cpu.h"
 #include "sl_spread_private.h"
+#include "sl_tier.h"
 
 enum { STEP = 32 };
 
 /* A column: its non-zero entries, by sample and by value. */
 typedef struct {
-    const float *all;    /* (samples) */
-    const float *value;  /* (n) non-zero entries, ascending */
-    const int32_t *rows; /* (n) samples of the non-zero entries, ascending */
-    const uint64_t *set; /* the same, a bit for each sample */
-    const double *below; /* below[t] = sum of the STEP t smallest */
-    const int64_t *held; /* its cells, or NULL where it is too full (or too empty) for that to pay */
+    const float *all;      /* (samples) */
+    const float *held_by;  /* (n) its non-zero entries, by sample */
+    const float *value;    /* (n) non-zero entries, ascending */
+    const int32_t *rows;   /* (n) samples of the non-zero entries, ascending */
+    const uint64_t *set;   /* the same, a bit for each sample */
+    const int32_t *before; /* how many of them lie before each 64 samples */
+    const double *below;   /* below[t] = sum of the STEP t smallest */
+    const int64_t *held;   /* its cells, or NULL where it is too full (or too empty) for that to pay */
     ptrdiff_t n;
     double total;  /* sum of all entries */
     double spread; /* S(column), zeros included */
@@ -53,18 +56,23 @@ words_of(ptrdiff_t n)
 }
 
 static void
-column_fill(column *c, const float *restrict all, ptrdiff_t n, int32_t *restrict rows, uint64_t *restrict set,
-            double *restrict below)
+column_fill(column *c, const float *restrict all, ptrdiff_t n, int32_t *restrict rows, float *restrict held_by,
+            uint64_t *restrict set, int32_t *restrict before, double *restrict below)
 {
     ptrdiff_t found = 0;
     double sum = 0.0;
 
-    memset(set, 0, (size_t)words_of(n) * sizeof *set);
-    for (ptrdiff_t i = 0; i < n && found < c->n; i++) {
-        if (all[i] != 0.0f) {
-            rows[found++] = (int32_t)i;
-            set[i / 64] |= UINT64_C(1) << (i % 64);
+    for (ptrdiff_t w = 0; w < words_of(n); w++) {
+        uint64_t bits = 0;
+        before[w] = (int32_t)found;
+        for (ptrdiff_t i = 64 * w; i < n && i < 64 * w + 64 && found < c->n; i++) { /* no branch on what is there */
+            const int some = all[i] != 0.0f;
+            held_by[found] = all[i];
+            rows[found] = (int32_t)i;
+            bits |= (uint64_t)some << (i % 64);
+            found += some;
         }
+        set[w] = bits;
     }
     for (ptrdiff_t k = 0; k < c->n; k++) {
         if (k % STEP == 0) {
@@ -77,7 +85,9 @@ column_fill(column *c, const float *restrict all, ptrdiff_t n, int32_t *restrict
     }
     c->all = all;
     c->rows = rows;
+    c->held_by = held_by;
     c->set = set;
+    c->before = before;
     c->below = below;
     c->total = sum;
     c->inside = sl_spread_sorted(c->value, c->n);
@@ -204,6 +214,13 @@ find_both(const column *P, const column *Q, ptrdiff_t n, int32_t *restrict both,
     return found;
 }
 
+/* The values of both columns at samples where neither is zero; returns how many. */
+static ptrdiff_t
+take_both(const column *P, const column *Q, ptrdiff_t n, float *p, float *q)
+{
+    return sl_tier_get()->cells_both(P->set, P->before, P->held_by, Q->set, Q->before, Q->held_by, words_of(n), p, q);
+}
+
 static ptrdiff_t
 most_both(ptrdiff_t n)
 {
@@ -234,12 +251,8 @@ spreads_by_cells(const column *P, const column *Q, ptrdiff_t n, const workspace 
                  ptrdiff_t t)
 {
     const sl_spread_column own = {P->value, P->n, P->held}, other = {Q->value, Q->n, Q->held};
-    const ptrdiff_t n_both = find_both(P, Q, n, w->both, n);
+    const ptrdiff_t n_both = take_both(P, Q, n, w->p, w->q);
 
-    for (ptrdiff_t i = 0; i < n_both; i++) {
-        w->p[i] = P->all[w->both[i]];
-        w->q[i] = Q->all[w->both[i]];
-    }
     const double sum = sl_spread_of_columns(spread, t, &own, &other, w->p, w->q, n_both, n, 1);
     return isnan(sum) ? sum : sum + sl_spread_of_columns(spread, t, &own, &other, w->p, w->q, n_both, n, -1);
 }
@@ -279,7 +292,8 @@ distance_of(const column *P, const column *Q, ptrdiff_t n, const workspace *w, c
 /* All columns of one side with the memory behind them. */
 typedef struct {
     column *columns;
-    int32_t *rows;
+    int32_t *rows, *before;
+    float *held_by;
     uint64_t *set;
     double *below;
     int64_t *held;
@@ -291,6 +305,8 @@ side_free(side *s)
     sl_free(s->held);
     sl_free(s->below);
     sl_free(s->set);
+    sl_free(s->held_by);
+    sl_free(s->before);
     sl_free(s->rows);
     sl_free(s->columns);
 }
@@ -342,14 +358,18 @@ side_make(side *s, const sl_concepts *x, ptrdiff_t begin, ptrdiff_t end, ptrdiff
     }
     s->held = sl_alloc(cells, sizeof *s->held);
     s->rows = sl_alloc(entries, sizeof *s->rows);
+    s->held_by = sl_alloc(entries, sizeof *s->held_by);
     s->set = sl_alloc(K * words_of(n), sizeof *s->set);
+    s->before = sl_alloc(K * words_of(n), sizeof *s->before);
     s->below = sl_alloc(steps, sizeof *s->below);
-    if (s->rows == NULL || s->set == NULL || s->below == NULL || s->held == NULL) {
+    if (s->rows == NULL || s->held_by == NULL || s->set == NULL || s->before == NULL || s->below == NULL ||
+        s->held == NULL) {
         return SL_ERR_NOMEM;
     }
     entries = steps = cells = 0;
     for (ptrdiff_t k = 0; k < K; k++) { /* where each column's parts begin */
         s->columns[k].rows = s->rows + entries;
+        s->columns[k].held_by = s->held_by + entries;
         s->columns[k].below = s->below + steps;
         s->columns[k].held = by_cells(s->columns[k].n, n) ? s->held + cells : NULL;
         entries += s->columns[k].n;
@@ -362,8 +382,8 @@ side_make(side *s, const sl_concepts *x, ptrdiff_t begin, ptrdiff_t end, ptrdiff
         if (c->held != NULL) {
             sl_spread_count(c->value, c->n, s->held + (c->held - s->held));
         }
-        column_fill(c, x->values + (begin + k) * n, n, s->rows + (c->rows - s->rows), s->set + k * words_of(n),
-                    s->below + (c->below - s->below));
+        column_fill(c, x->values + (begin + k) * n, n, s->rows + (c->rows - s->rows), s->held_by + (c->rows - s->rows),
+                    s->set + k * words_of(n), s->before + k * words_of(n), s->below + (c->below - s->below));
     }
     return SL_OK;
 }
@@ -413,7 +433,7 @@ sl_status
 sl_concept_distances_f32(const sl_concepts *p, const sl_concepts *q, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end,
                          double *restrict distance, double *restrict lone, int n_threads)
 {
-    side P = {NULL, NULL, NULL, NULL, NULL}, Q = {NULL, NULL, NULL, NULL, NULL};
+    side P = {.columns = NULL}, Q = {.columns = NULL};
     workspaces all = {NULL, NULL, NULL, NULL, 0};
     sl_status status = SL_ERR_NOMEM;
     const int threads = sl_threads(n_threads < 1 ? 1 : n_threads);

@@ -1,8 +1,8 @@
 /* Generalized Rand index of many representations in one pass over the pairs.  Contract: sl_rand.h.
  *
  * A block is SL_RAND_BLOCK columns j; its task visits all rows i < j in strips of SL_RAND_ROWS.  The block's columns of every
- * representation are packed once into panels [k][16], the strip's rows into groups [k][4], so that the innermost loop reads both
- * contiguously.  The pair distances m_r of a 64 x 16 tile are formed for all representations before any two are compared: each
+ * representation are packed once into panels [k][48], the strip's rows into groups [k][4], so that the innermost loop reads both
+ * contiguously.  The pair distances m_r of a 64 x 48 tile are formed for all representations before any two are compared: each
  * representation costs its own concepts once, however many others there are. */
 #include "sl/sl_rand.h"
 
@@ -12,10 +12,17 @@
 #include "sl/sl_cpu.h"
 #include "sl_rand_private.h"
 
-enum { BLOCK = 256, PANELS = BLOCK / SL_RAND_COLS, TILE = SL_RAND_ROWS * SL_RAND_COLS };
 enum {
-    COPIES = 4
-}; /* of the distributions: neighbours often fall into one bin, and an addition to memory waits for the one before */
+    BLOCK = SL_RAND_BLOCK,
+    PANELS = BLOCK / SL_RAND_COLS,
+    TILE = SL_RAND_ROWS * SL_RAND_COLS,
+    FED = SL_RAND_ROWS * SL_RAND_FEED
+};
+enum {
+    COPIES = 2
+}; /* of the distributions: neighbours often share a bin, and an addition to memory waits for the one before */
+enum { FLUSH = 2048 }; /* parts of tiles after which they are emptied, before a counter is full */
+enum { PART_BITS = 30 - 12, COUNT_SHIFT = 42, PLACES = SL_RAND_BINS + 1 }; /* see count_bins */
 
 /* Where the parts of the shared integer sums lie. */
 typedef struct {
@@ -46,14 +53,16 @@ plan(ptrdiff_t R, ptrdiff_t n, int with_rows, layout *at)
 
 /* A thread's buffers, carved from one allocation. */
 typedef struct {
-    float *panels;   /* per representation (PANELS, k, 16) */
-    float *groups;   /* (16, k, 4) of the strip, per representation */
-    float *half_col; /* (R, BLOCK) */
-    float *half_row; /* (R, SL_RAND_ROWS) */
-    float *m;        /* (R, TILE) */
-    float *row_sum;  /* (pairs, TILE), or none */
-    int64_t *totals; /* (pairs + R), then (pairs, BLOCK) column sums if rows are wanted */
-    int64_t *bins;   /* COPIES of (R, SL_RAND_BINS) counts, then sums; or none */
+    float *panels;    /* per representation (PANELS, k, SL_RAND_COLS) */
+    float *groups;    /* (16, k, 4) of the strip, per representation */
+    float *half_col;  /* (R, BLOCK) */
+    float *half_row;  /* (R, SL_RAND_ROWS) */
+    float *m;         /* (R, TILE) */
+    float *row_sum;   /* (pairs, TILE), or none */
+    int64_t *totals;  /* (pairs + R), then (pairs, BLOCK) column sums if rows are wanted */
+    uint64_t *bins;   /* COPIES of (R, PLACES), or none */
+    int32_t *place;   /* (FED) */
+    ptrdiff_t filled; /* parts of tiles in the bins */
 } scratch;
 
 typedef struct {
@@ -94,42 +103,59 @@ carve(const job *w, float *floats, int64_t *totals)
     s.row_sum = w->with_rows ? s.m + w->R * TILE : NULL;
     s.totals = totals;
     s.bins = NULL;
+    s.place = NULL;
+    s.filled = 0;
     return s;
 }
 
+/* A distance of p 2^-30 falls into bin p / 2^18: one number there counts it, from bit 42 on, and sums what it is above the bin's lower end, below. */
 static void
 count_bins(const job *w, const scratch *s, const float *restrict m, ptrdiff_t r, ptrdiff_t row, ptrdiff_t col, int edge)
 {
-    for (ptrdiff_t i = 0; i < SL_RAND_ROWS && row + i < w->n; i++) {
-        for (ptrdiff_t j = 0; j < SL_RAND_COLS; j++) {
-            if (!edge || (col + j < w->n && row + i < col + j)) {
-                int64_t *count = s->bins + (j % COPIES * 2 * w->R + r) * SL_RAND_BINS;
-                const float d = m[i * SL_RAND_COLS + j];
-                const float x = d > 0.0f ? (d < 1.0f ? d : 1.0f) : 0.0f;
-                const int b = (int)(x * (float)SL_RAND_BINS), bin = b < SL_RAND_BINS ? b : SL_RAND_BINS - 1;
-                count[bin] += 1;
-                count[w->R * SL_RAND_BINS + bin] += sl_rand_fixed((double)x, w->unit);
-            }
+    const uint64_t one = UINT64_C(1) << COUNT_SHIFT, rest = (UINT64_C(1) << PART_BITS) - 1;
+    uint64_t *restrict bins = s->bins + r * PLACES;
+    const int32_t *restrict place = s->place;
+    const ptrdiff_t next = w->R * PLACES;
+
+    w->tier->rand_places(m, s->place);
+    for (ptrdiff_t t = 0; t < FED; t += COPIES) {
+        for (ptrdiff_t copy = 0; copy < COPIES; copy++) {
+            const uint64_t p = (uint64_t)place[t + copy];
+            bins[copy * next + (ptrdiff_t)(p >> PART_BITS)] += one + (p & rest);
+        }
+    }
+    for (ptrdiff_t i = 0; edge && i < SL_RAND_ROWS; i++) { /* pairs that do not exist were counted as 0 */
+        for (ptrdiff_t j = 0; j < SL_RAND_FEED; j++) {
+            bins[0] -= col + j < w->n && row + i < col + j ? 0 : one;
         }
     }
 }
 
-/* Adds a thread's distributions to the shared ones, which lie as they do: counts, then sums. */
+/* Adds a thread's distributions to the shared ones, and empties them.  In the first copy's bin 0, a negative count may wait for the other copies'. */
 static void
-flush_bins(const job *w, const scratch *s)
+flush_bins(const job *w, scratch *s)
 {
-    const ptrdiff_t size = 2 * w->R * SL_RAND_BINS;
+    const ptrdiff_t size = w->R * PLACES;
 
-    for (ptrdiff_t b = 0; b < size; b++) {
-        int64_t total = 0;
+    for (ptrdiff_t at = 0; at < size; at++) {
+        const ptrdiff_t r = at / PLACES, b = at % PLACES;
+        const ptrdiff_t to = r * SL_RAND_BINS + (b < SL_RAND_BINS ? b : SL_RAND_BINS - 1);
+        uint64_t both = 0;
         for (int copy = 0; copy < COPIES; copy++) {
-            total += s->bins[copy * size + b];
+            both += s->bins[copy * size + at];
+            s->bins[copy * size + at] = 0;
         }
-        if (total != 0) {
+        if (both != 0) {
+            const int64_t count = (int64_t)(both >> COUNT_SHIFT);
+            const int64_t part = (int64_t)(both & ((UINT64_C(1) << COUNT_SHIFT) - 1));
 #pragma omp atomic
-            w->sums[w->at.bin_count + b] += total;
+            w->sums[w->at.bin_count + to] += count;
+#pragma omp atomic
+            w->sums[w->at.bin_sum + to] +=
+                part + (b == SL_RAND_BINS ? count << PART_BITS : 0); /* 1 is in the last bin */
         }
     }
+    s->filled = 0;
 }
 
 /* Adds the tile's sums over columns to the thread's totals; x = 0 stands for "no second representation". */
@@ -146,7 +172,7 @@ add_columns(const float *restrict col, double unit, int64_t *restrict total, int
 }
 
 static void
-visit_tile(const job *w, scratch *s, ptrdiff_t row, ptrdiff_t block, ptrdiff_t panel, int with_bins)
+visit_tile(const job *w, scratch *s, ptrdiff_t row, ptrdiff_t block, ptrdiff_t panel, unsigned feeding)
 {
     static const float zeros[TILE] = {0.0f};
     const ptrdiff_t col = block + panel * SL_RAND_COLS;
@@ -163,8 +189,10 @@ visit_tile(const job *w, scratch *s, ptrdiff_t row, ptrdiff_t block, ptrdiff_t p
         if (edge) {
             sl_rand_mask(m, w->n, row, col);
         }
-        if (with_bins) {
-            count_bins(w, s, m, r, row, col, edge);
+        for (ptrdiff_t c = 0; c < SL_RAND_COLS; c += SL_RAND_FEED) {
+            if (feeding >> (c / SL_RAND_FEED) & 1U) {
+                count_bins(w, s, m + c, r, row, col + c, edge);
+            }
         }
         w->tier->rand_difference(m, zeros, columns, NULL);
         add_columns(columns, w->unit, s->totals + w->at.pairs + r, NULL);
@@ -186,11 +214,14 @@ flush_rows(const job *w, const scratch *s, ptrdiff_t row)
     for (ptrdiff_t pair = 0; pair < w->at.pairs; pair++) {
         for (ptrdiff_t i = 0; i < SL_RAND_ROWS && row + i < w->n; i++) {
             const float *lanes = s->row_sum + pair * TILE + i * SL_RAND_COLS;
-            double sum = 0.0;
-            for (int j = 0; j < SL_RAND_COLS; j++) {
-                sum += (double)lanes[j];
+            double sum[8] = {0.0}; /* that do not wait for each other */
+            for (int j = 0; j < SL_RAND_COLS; j += 8) {
+                for (int l = 0; l < 8; l++) {
+                    sum[l] += (double)lanes[j + l];
+                }
             }
-            const int64_t amount = sl_rand_fixed(sum, w->unit);
+            const double all = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+            const int64_t amount = sl_rand_fixed(all, w->unit);
 #pragma omp atomic
             w->sums[w->at.rows + pair * w->n + row + i] += amount;
         }
@@ -212,15 +243,21 @@ flush_block(const job *w, const scratch *s, ptrdiff_t block)
     }
 }
 
-/* Whether a tile is among every bin_every-th one that feeds the distributions: by its place alone, scattered so that all rows have their share. */
-static int
-feeds(ptrdiff_t row, ptrdiff_t block, ptrdiff_t panel, int bin_every)
+/* Which parts of a tile feed the distributions, a bit each: every bin_every-th, by its place alone, scattered so that all rows have their share. */
+static unsigned
+feeding_parts(const job *w, ptrdiff_t row, ptrdiff_t col, int bin_every)
 {
-    uint64_t place = (uint64_t)(row / SL_RAND_ROWS) << 32 | (uint64_t)(block / SL_RAND_COLS + panel);
+    unsigned parts = 0;
 
-    place = (place ^ (place >> 31)) * UINT64_C(0xBF58476D1CE4E5B9);
-    place = (place ^ (place >> 29)) * UINT64_C(0x94D049BB133111EB);
-    return (place >> 33) % (uint64_t)bin_every == 0;
+    for (ptrdiff_t c = 0; bin_every > 0 && c < SL_RAND_COLS; c += SL_RAND_FEED) {
+        uint64_t place = (uint64_t)(row / SL_RAND_ROWS) << 32 | (uint64_t)((col + c) / SL_RAND_FEED);
+        place = (place ^ (place >> 31)) * UINT64_C(0xBF58476D1CE4E5B9);
+        place = (place ^ (place >> 29)) * UINT64_C(0x94D049BB133111EB);
+        if (col + c < w->n && row < col + c + SL_RAND_FEED && (place >> 33) % (uint64_t)bin_every == 0) {
+            parts |= 1U << (c / SL_RAND_FEED);
+        }
+    }
+    return parts;
 }
 
 static void
@@ -245,7 +282,12 @@ visit_block(const job *w, scratch *s, ptrdiff_t index, int bin_every)
             if (block + (panel + 1) * SL_RAND_COLS <= row) {
                 continue; /* wholly on the other side of the diagonal */
             }
-            visit_tile(w, s, row, block, panel, bin_every > 0 && feeds(row, block, panel, bin_every));
+            const unsigned feeding = feeding_parts(w, row, block + panel * SL_RAND_COLS, bin_every);
+            visit_tile(w, s, row, block, panel, feeding);
+            s->filled += (feeding & 1U) + (feeding >> 1 & 1U) + (feeding >> 2);
+        }
+        if (s->filled > FLUSH) {
+            flush_bins(w, s);
         }
         if (w->with_rows) {
             flush_rows(w, s, row);
@@ -275,8 +317,10 @@ sl_rand_accumulate(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, ptrdiff
     job w = {.reps = reps, .R = R, .n = n, .with_rows = with_rows, .sums = sums, .tier = sl_tier_get()};
     ptrdiff_t *first = NULL, per_thread, all, blocks = end - begin;
     float *floats = NULL;
-    int64_t *totals = NULL, *bins = NULL;
-    const ptrdiff_t bins_each = bin_every > 0 ? COPIES * 2 * R * SL_RAND_BINS : 0;
+    int64_t *totals = NULL;
+    uint64_t *bins = NULL;
+    int32_t *places = NULL;
+    const ptrdiff_t bins_each = bin_every > 0 ? (COPIES * R * PLACES + 7) & ~(ptrdiff_t)7 : 0;
     sl_status status = SL_ERR_NOMEM;
     const int threads = sl_threads(n_threads < 1 ? 1 : n_threads);
 
@@ -308,7 +352,8 @@ sl_rand_accumulate(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, ptrdiff
     floats = sl_alloc(all, sizeof *floats);
     totals = sl_alloc(totals_needed(&w) * threads, sizeof *totals);
     bins = sl_alloc(bins_each * threads, sizeof *bins);
-    if (floats == NULL || totals == NULL || bins == NULL) {
+    places = sl_alloc(FED * (ptrdiff_t)threads, sizeof *places);
+    if (floats == NULL || totals == NULL || bins == NULL || places == NULL) {
         goto done;
     }
 #pragma omp parallel num_threads(threads) if (threads > 1 && blocks > 1)
@@ -316,6 +361,7 @@ sl_rand_accumulate(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, ptrdiff
         const int t = sl_thread_index();
         scratch s = carve(&w, floats + t * per_thread, totals + t * totals_needed(&w));
         s.bins = bins + t * bins_each;
+        s.place = places + t * FED;
         memset(s.bins, 0, (size_t)bins_each * sizeof *s.bins);
 #pragma omp for schedule(dynamic, 1)
         for (ptrdiff_t b = 0; b < blocks; b++) {
@@ -327,6 +373,7 @@ sl_rand_accumulate(const sl_memberships *reps, ptrdiff_t R, ptrdiff_t n, ptrdiff
     }
     status = SL_OK;
 done:
+    sl_free(places);
     sl_free(bins);
     sl_free(totals);
     sl_free(floats);
@@ -361,7 +408,8 @@ sl_rand_finish(const int64_t *sums, ptrdiff_t R, ptrdiff_t n, int with_rows, con
             result->bin_count[b] = sums[at.bin_count + b];
         }
         if (result->bin_sum != NULL) {
-            result->bin_sum[b] = (double)sums[at.bin_sum + b] / sl_rand_unit(n);
+            result->bin_sum[b] = (double)sums[at.bin_count + b] * (double)(b % SL_RAND_BINS) / SL_RAND_BINS +
+                                 (double)sums[at.bin_sum + b] * 0x1p-30;
         }
     }
     return SL_OK;

@@ -6,7 +6,7 @@
 #include "sl/sl_cpu.h"
 #include "sl_rand_private.h"
 
-enum { BLOCK = 256, PANELS = BLOCK / SL_RAND_COLS, TILE = SL_RAND_ROWS * SL_RAND_COLS, DRAWS = 1024 };
+enum { BLOCK = SL_RAND_BLOCK, PANELS = BLOCK / SL_RAND_COLS, TILE = SL_RAND_ROWS * SL_RAND_COLS, DRAWS = 1024 };
 
 typedef struct {
     const sl_memberships *side[2];

@@ -115,7 +115,7 @@ struct sl_spread {
     uint16_t *slot;   /* (2 n) */
     int32_t *starts, *cell;
     int64_t *cells;
-    crowd *crowds;
+    crowd *crowds; /* one more than there can be: the next is written before it is known to be one */
 };
 
 /* What a walk over the cells collects, in ascending order of their numbers. */
@@ -134,8 +134,11 @@ visit_octave(const sl_spread *w, walk *k, int octave, int sign, ptrdiff_t most)
     const ptrdiff_t fine = (ptrdiff_t)1 << k->fine, last = most < fine ? most : fine;
     const double least = ldexp((double)SL_CELL_SHIFT, octave), step = least * 0x1p-23, width = least / (double)fine;
     const double limit = 1.0 + k->crowding / width, inside = width * (1.0 / 6.0), start = least - (double)SL_CELL_SHIFT;
-    int64_t *cells = w->cells + sl_cell_zero(k->fine) + sign * (1 + octave * fine);
+    int64_t *restrict cells = w->cells + sl_cell_zero(k->fine) + sign * (1 + octave * fine);
     const int64_t total = k->total;
+    const ptrdiff_t first = sl_cell_zero(k->fine) + sign * (1 + octave * fine);
+    crowd *restrict crowds = w->crowds;
+    ptrdiff_t n_crowds = k->crowds, crowded = k->crowded;
     int64_t below = k->below;
     double sum = 0.0;
 
@@ -147,14 +150,14 @@ visit_octave(const sl_spread *w, walk *k, int octave, int sign, ptrdiff_t most)
         const double evenly = n > limit ? 0.0 : n * (n - 1.0) * inside;
         sum += sign * values * (double)(2 * below + count - total) + evenly;
         below += count;
-        cells[sign * t] = 0;
-        if (n > limit) {
-            cells[sign * t] = k->crowded + 1;
-            w->crowds[k->crowds++] =
-                (crowd){(int32_t)(sl_cell_zero(k->fine) + sign * (1 + octave * fine + t)), (int32_t)count, k->crowded};
-            k->crowded += count;
-        }
+        const int64_t many = -(int64_t)(n > limit); /* all bits, or none: a branch would often go the wrong way */
+        crowds[n_crowds] = (crowd){(int32_t)(first + sign * t), (int32_t)count, crowded};
+        cells[sign * t] = (crowded + 1) & many;
+        n_crowds -= many;
+        crowded += count & many;
     }
+    k->crowds = n_crowds;
+    k->crowded = crowded;
     k->below = below;
     k->sum += sum;
 }
@@ -366,21 +369,29 @@ sl_spread_of_columns(const sl_spread *all, ptrdiff_t t, const sl_spread_column *
     int64_t *restrict up_cells = w->cells + zero + 1, *restrict down_cells = w->cells + zero - 1;
     walk k = {.fine = SL_SPREAD_FINE, .total = samples, .crowding = 3e-8 * (double)samples};
 
-    for (ptrdiff_t c = 0; c < above; c++) {
-        up_cells[c] = P->held[c] + (sign > 0 ? Q->held[c] : 0);
+    const int64_t *restrict of_p = P->held, *restrict of_q = Q->held;
+    if (sign > 0) {
+        for (ptrdiff_t c = 0; c < above; c++) {
+            up_cells[c] = of_p[c] + of_q[c];
+        }
+    } else {
+        memcpy(up_cells, of_p, (size_t)above * sizeof *up_cells);
     }
     for (ptrdiff_t c = 0; c < below; c++) {
-        down_cells[-c] = Q->held[c];
+        down_cells[-c] = of_q[c];
     }
     sl_tier_get()->cells_find(p, q, (float)sign, SL_SPREAD_FINE, m, w->v, w->cell);
+    int64_t *restrict cells = w->cells;
+    const int32_t *restrict cell = w->cell;
+    const float *restrict v = w->v;
     for (ptrdiff_t i = 0; i < m; i++) {
         ptrdiff_t up, other;
         int32_t bits;
         const int64_t share = share_of(p[i], &up), other_share = share_of(q[i], &other);
-        memcpy(&bits, w->v + i, sizeof bits);
-        w->cells[zero + up] -= share;
-        w->cells[zero + sign * other] -= other_share;
-        w->cells[w->cell[i]] += one + (bits & trailing);
+        memcpy(&bits, v + i, sizeof bits);
+        cells[zero + up] -= share;
+        cells[zero + sign * other] -= other_share;
+        cells[cell[i]] += one + (bits & trailing);
     }
     visit_side(w, &k, -1, below);
     k.below += (w->cells[zero] >> SUM_BITS) + zeros;
@@ -423,7 +434,7 @@ sl_spread_new(ptrdiff_t n, int threads, sl_spread **out)
         .slot = sl_alloc(2 * n * threads, sizeof *all->slot),
         .starts = sl_alloc(ints * threads, sizeof *all->starts),
         .cells = sl_alloc(CELLS * (ptrdiff_t)threads, sizeof *all->cells),
-        .crowds = sl_alloc(CELLS * (ptrdiff_t)threads, sizeof *all->crowds),
+        .crowds = sl_alloc((CELLS + 1) * (ptrdiff_t)threads, sizeof *all->crowds),
     };
     if (all->v == NULL || all->slot == NULL || all->starts == NULL || all->cells == NULL || all->crowds == NULL) {
         sl_spread_free(all);
@@ -438,7 +449,7 @@ sl_spread_new(ptrdiff_t n, int threads, sl_spread **out)
             .starts = all->starts + ints * t,
             .cell = all->starts + ints * t + starts,
             .cells = all->cells + CELLS * t,
-            .crowds = all->crowds + CELLS * t,
+            .crowds = all->crowds + (CELLS + 1) * t,
         };
     }
     *out = all;

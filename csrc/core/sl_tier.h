@@ -22,8 +22,12 @@ struct sl_lens_loops; /* sl_lens_private.h */
 enum {
     SL_THIN_ROWS = 4 /* rows of x that gemm_thin takes */
 };
-enum { SL_RAND_ROWS = 64, SL_RAND_COLS = 16 }; /* pairs of a tile of sl_rand.c */
-enum { SL_SPACE_BLOCK = 16 };                  /* points of a leaf of sl_knn.c */
+enum {
+    SL_RAND_ROWS = 64,
+    SL_RAND_COLS = 48,
+    SL_RAND_FEED = 16
+}; /* pairs of a tile of sl_rand.c; columns that feed the distributions together */
+enum { SL_SPACE_BLOCK = 16 }; /* points of a leaf of sl_knn.c */
 
 /* Neighbouring columns of a panel of B that are neighbours in memory too. */
 typedef struct {
@@ -65,6 +69,7 @@ typedef struct {
     /* See sl_rand.c: pair distances of a tile, and the sums of their absolute differences. */
     void (*rand_tile)(const float *restrict rows, const float *restrict panel, ptrdiff_t k,
                       const float *restrict half_row, const float *restrict half_col, float *restrict m);
+    void (*rand_places)(const float *m, int32_t *place);
     void (*rand_difference)(const float *restrict x, const float *restrict y, float *restrict col, float *restrict row);
     void (*rand_parts)(const float *restrict rows, const float *restrict panel, ptrdiff_t k, const float *restrict sign,
                        double *restrict out);
@@ -78,6 +83,9 @@ typedef struct {
 
     void (*cells_find)(const float *restrict p, const float *restrict q, float sign, int fine, ptrdiff_t n,
                        float *restrict v, int32_t *restrict cell);
+    ptrdiff_t (*cells_both)(const uint64_t *set_p, const int32_t *before_p, const float *held_p, const uint64_t *set_q,
+                            const int32_t *before_q, const float *held_q, ptrdiff_t words, float *restrict p,
+                            float *restrict q);
 
     /* See tier_member_inl.h. */
     void (*member_nearest)(const float *restrict block, const float *restrict negated, const float *restrict half,

@@ -33,3 +33,23 @@ cells_find(const float *restrict p, const float *restrict q, float sign, int fin
         }
     }
 }
+
+/* p, q = the values of two sparse columns at samples where both have one, in order; returns how many.  A column: a bit for each sample, how many bits lie
+ * before each word, and the values by sample, which stay in the caches where whole columns would not. */
+static ptrdiff_t
+cells_both(const uint64_t *set_p, const int32_t *before_p, const float *held_p, const uint64_t *set_q,
+           const int32_t *before_q, const float *held_q, ptrdiff_t words, float *restrict p, float *restrict q)
+{
+    ptrdiff_t found = 0;
+
+    for (ptrdiff_t w = 0; w < words; w++) {
+        const uint64_t of_p = set_p[w], of_q = set_q[w];
+        for (uint64_t bits = of_p & of_q; bits != 0; bits &= bits - 1) {
+            const uint64_t lower = (bits & (0 - bits)) - 1;
+            p[found] = held_p[before_p[w] + __builtin_popcountll(of_p & lower)];
+            q[found] = held_q[before_q[w] + __builtin_popcountll(of_q & lower)];
+            found++;
+        }
+    }
+    return found;
+}

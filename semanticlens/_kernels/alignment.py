@@ -16,7 +16,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 BLOCKS_A_CALL = 8  # block rows between two looks at the keyboard and the progress bar
-CONCEPTS_A_CALL = 32
+ENTRIES_A_CALL = 1 << 29  # pairs of concepts times samples between two such looks
 DRAWS_A_CALL = 1 << 18
 BINS = 4096  # SL_RAND_BINS
 DRAW_UNIT = 2.0**30
@@ -100,8 +100,9 @@ def concept_distances(p: F32, q: F32, *, progress: bool = False, n_threads: int 
     threads = resolve_threads(n_threads)
     p_sorted, q_sorted = np.sort(p, axis=1), np.sort(q, axis=1)
     distance, lone_p, lone_q = np.zeros((len(p), len(q))), np.zeros(len(p)), np.zeros(len(q))
-    for a in track(range(0, len(p), CONCEPTS_A_CALL), progress=progress, what="concepts", unit=f"{CONCEPTS_A_CALL} concepts"):
-        _core.concept_distances(p, p_sorted, q, q_sorted, distance, lone_p, a, min(a + CONCEPTS_A_CALL, len(p)), n_threads=threads)
+    step = max(4, ENTRIES_A_CALL // max(1, q.size))
+    for a in track(range(0, len(p), step), progress=progress, what="concepts", unit=f"{step} concepts"):
+        _core.concept_distances(p, p_sorted, q, q_sorted, distance, lone_p, a, min(a + step, len(p)), n_threads=threads)
     nothing = np.zeros((len(q), 0))
     empty = np.zeros((0, p.shape[1]), np.float32)
     _core.concept_distances(q, q_sorted, empty, empty, nothing, lone_q, 0, len(q), n_threads=threads)

@@ -36,11 +36,22 @@ def pair(X: ArrayLike, Y: ArrayLike, least: int = 3) -> tuple[F64, F64]:
     return x, y
 
 
+def largest(x: F64) -> float:
+    """The largest absolute entry, without a copy of x."""
+    return max(float(x.max()), -float(x.min()))
+
+
+def squares(x: F64) -> F64:
+    """(n,) squared norms of the rows, without a copy of x."""
+    norms: F64 = np.einsum("ij,ij->i", x, x)
+    return norms
+
+
 def centred(x: F64, name: str) -> F64:
     """Without column means, largest entry 1."""
     shifted: F64 = x - x.mean(axis=0)
-    most = float(np.abs(shifted).max())
-    if not most > 1e-15 * float(np.abs(x).max()):
+    most = largest(shifted)
+    if not most > 1e-15 * largest(x):
         raise DataError(f"{name} has equal rows only: there is nothing to compare")
     shifted /= most
     return shifted
@@ -66,7 +77,7 @@ class Gram:
     @classmethod
     def of(cls, x: F64, by_rows: bool, n_threads: int | None) -> Gram:
         across = np.ascontiguousarray(x.T)
-        return cls(x, np.square(x).sum(axis=1), kernels.cross(across, across, n_threads=n_threads) if by_rows else None)
+        return cls(x, squares(x), kernels.cross(across, across, n_threads=n_threads) if by_rows else None)
 
     def moved(self, order: Order) -> Gram:
         if order is None:
@@ -113,11 +124,13 @@ def linear_cka(X: ArrayLike, Y: ArrayLike, debiased: bool, n_threads: int | None
 def within_one(x: F64, name: str) -> tuple[F32, float]:
     """Rows around the middle of most of them (an outlier must not cost the others their digits) over the longest one, and its length."""
     shifted = x - np.median(x, axis=0)
-    largest = float(np.abs(shifted).max())
-    if not largest > 1e-15 * float(np.abs(x).max()):
+    most = largest(shifted)
+    if not most > 1e-15 * largest(x):
         raise DataError(f"{name} has equal rows only: there is nothing to compare")
-    longest = largest * math.sqrt(float(np.square(shifted / largest).sum(axis=1).max()))
-    return (shifted / longest).astype(np.float32), longest
+    shifted /= most
+    length = math.sqrt(float(squares(shifted).max()))
+    shifted /= length
+    return shifted.astype(np.float32), most * length
 
 
 def median(x: F32, name: str, n_threads: int | None) -> float:
@@ -200,13 +213,14 @@ def ranked(rows: F64, name: str, n_threads: int | None) -> Ranked:
 
 def unit_rows(x: F64, name: str, centre: bool) -> F64:
     shifted = x - x.mean(axis=1, keepdims=True) if centre else x
-    largest = np.abs(shifted).max(axis=1, keepdims=True)
-    flat = np.flatnonzero(~(largest[:, 0] > 1e-14 * np.abs(x).max(axis=1)))
+    most = np.maximum(shifted.max(axis=1), -shifted.min(axis=1))
+    before = np.maximum(x.max(axis=1), -x.min(axis=1)) if centre else most
+    flat = np.flatnonzero(~(most > 1e-14 * before))
     if flat.size:
         what = "constant: its correlation with others" if centre else "zero: its direction"
         raise DataError(f"{name}: row {flat[0]} is {what} is undefined, as for {flat.size - 1} others; remove these samples")
-    shifted = shifted / largest
-    unit: F64 = shifted / np.sqrt(np.square(shifted).sum(axis=1, keepdims=True))
+    unit: F64 = shifted / most[:, None]
+    unit /= np.sqrt(squares(unit))[:, None]
     return unit
 
 

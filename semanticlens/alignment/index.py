@@ -72,7 +72,8 @@ def proximities(values: ArrayLike, *, name: str = "P", noise: Noise = "implicit"
                 f"{name}: row {row} {what} (sum {sums[row]:.6g}), as do {int(bad.sum()) - 1} others; "
                 "proximities are finite, >= 0 and sum to at most 1 in a row: scale or clip them first"
             )
-    array = np.maximum(array, 0.0)
+    if array.min(initial=0.0) < 0:
+        array = np.maximum(array, 0.0)
     if noise == "explicit":
         array = np.concatenate([array, np.maximum(1.0 - sums, 0.0).astype(np.float32)[:, None]], axis=1)
     return array
@@ -276,6 +277,14 @@ class AlignmentMatrix:
             mode=self.mode,
             bound=self.bound,
         )
+
+    def __repr__(self) -> str:
+        """The adjusted index of every pair, as a table."""
+        wide = max(6, *(len(name) for name in self.names)) if self.names else 6
+        rows = [" ".join([" " * wide, *(name.rjust(wide) for name in self.names)])]
+        for name, values in zip(self.names, self.aci, strict=True):
+            rows.append(" ".join([name.ljust(wide), *(f"{v:.3f}".rjust(wide) for v in values)]))
+        return f"AlignmentMatrix: adjusted index, {self.n} samples, noise {self.noise!r}, {self.mode}\n" + "\n".join(rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Lists and numbers, for JSON."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 UNIVERSAL, SEMI_UNIVERSAL, SEMI_UNIQUE, UNIQUE = "universal", "semi-universal", "semi-unique", "unique"
 KINDS = (UNIVERSAL, SEMI_UNIVERSAL, SEMI_UNIQUE, UNIQUE)
 
+SHOWN = 20  # rows of a printed matching
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
@@ -50,6 +52,14 @@ class Matching:
     matches: tuple[Match, ...]
     alone_p: tuple[int, ...]
     alone_q: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        """The pairs, the most alike first."""
+        rows = [f"{m.a:6d} {m.b:6d} {m.distance:10.4f} {m.relative:10.3f}" for m in self.matches[:SHOWN]]
+        more = len(self.matches) - len(rows)
+        head = f"Matching: {len(self.matches)} pairs, {len(self.alone_p)} of P and {len(self.alone_q)} of Q alone"
+        lines = [head, f"{'P':>6} {'Q':>6} {'distance':>10} {'relative':>10}", *rows, *([f"... {more} more"] if more else [])]
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Lists and numbers, for JSON."""

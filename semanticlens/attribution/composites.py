@@ -29,7 +29,7 @@ GROUPS: dict[str, frozenset[str]] = {
     "pool": frozenset({"avg_pool2d", "adaptive_avg_pool2d", "mean", "sum"}),
     "max": frozenset({"max_pool2d", "max"}),
     "sum": frozenset({"add", "sub"}),
-    "scale": frozenset({"scale_shift", "neg", "rotary", "edit"}),
+    "scale": frozenset({"scale_shift", "positions", "neg", "rotary", "edit"}),
     "batch_norm": frozenset({"batch_norm"}),
     "norm": frozenset({"layer_norm", "rms_norm", "group_norm", "local_response_norm"}),
     "product": frozenset({"mul", "div"}),
@@ -54,7 +54,7 @@ GROUPS: dict[str, frozenset[str]] = {
             "pick_largest",
         }
     ),
-    "constant": frozenset({"constant", "positions", "embedding"}),
+    "constant": frozenset({"constant", "embedding"}),
 }
 """Names of kinds of operations, as ``type=`` takes them beside the names of operations."""
 

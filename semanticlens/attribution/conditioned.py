@@ -17,6 +17,7 @@ from semanticlens.attribution.walk import Route, Values, Walk, run_forward
 from semanticlens.nn.backward import Target
 from semanticlens.nn.graph import INPUT, Checked
 from semanticlens.nn.memory import allowed, check_bytes
+from semanticlens.nn.segments import Link
 
 __all__ = ["Conditioned", "Job"]
 
@@ -47,26 +48,20 @@ class Conditioned(Walk):
     stopped: str | None = None
     since: str | None = None
 
-    def back(self, start: Mapping[str, Array]) -> None:
-        """As :meth:`Walk.back`, past the values that count."""
-        self.relevance.update(start)
-        with np.errstate(all="ignore"):
-            links = list(reversed(self.values.links))
-            first = next((i for i, link in enumerate(links) if link.name == self.since), 0)
-            for link in links[first:]:
-                names = (link.name,) if link.name == link.head.node.name else (link.name, link.head.node.name)
-                if self.until in names:
-                    self.stopped = link.name
-                    return
-                if self.cut.intersection(names):
-                    self.relevance = {link.name: self.relevance[link.name]} if link.name in self.relevance else {}
-                if self.beside.intersection(names):
-                    self.relevance.pop(link.name, None)
-                if link.name in self.relevance and link.name in self.values.route.wanted:
-                    self._pass(link, names)
-                if self.release:
-                    self._let_go(link)
-        self._finish()
+    def _ahead(self) -> Sequence[Link]:
+        links = super()._ahead()
+        return links[next((i for i, link in enumerate(links) if link.name == self.since), 0) :]
+
+    def _ends(self, link: Link, names: Sequence[str]) -> bool:
+        """Stop before ``until``; past the others, let only relevance go on that counts."""
+        if self.until in names:
+            self.stopped = link.name
+            return True
+        if self.cut.intersection(names):
+            self.relevance = {link.name: self.relevance[link.name]} if link.name in self.relevance else {}
+        if self.beside.intersection(names):
+            self.relevance.pop(link.name, None)
+        return False
 
 
 @dataclass

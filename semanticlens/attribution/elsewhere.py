@@ -130,6 +130,8 @@ def _constant_term(spot: Spot) -> Array | None:
         return affine(params, attrs["eps"])[1].astype(spot.r.dtype).reshape(-1, *[1] * (spot.r.ndim - 2))
     if op == "scale_shift" and ("shift" in params or attrs["term"]):
         return np.asarray(params.get("shift", 0.0) + np.float64(attrs["term"]))
+    if op == "positions":
+        return np.asarray(params["weight"][attrs["offset"] :][: spot.r.shape[-2]], spot.r.dtype)
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from semanticlens.attribution.composites import Composite
 from semanticlens.attribution.graphs import channel_scores
 from semanticlens.attribution.masks import channel_axis
 from semanticlens.attribution.walk import Walk, run_forward
-from semanticlens.data.batches import Transform, batches
+from semanticlens.data.batches import Transform, network_inputs
 from semanticlens.data.dataset import Dataset
 from semanticlens.nn.inputs import check_input
 
@@ -193,7 +193,10 @@ def roles(
     made = Relevances(net, names, composite, start, n_threads)
     sums: dict[str, _Sums] = {}
     n = 0
-    for ids, x in track(_pictures(net, images, labels, transform, batch_size), progress=progress, what="roles", unit="batch"):
+    if transform is not None and not isinstance(images, Dataset):
+        raise ValueError("transform is for pictures; arrays are the network's input as they are")
+    given = network_inputs(images, transform or net.preprocess, batch_size=batch_size, chosen=labels >= 0)
+    for ids, x in track(given, progress=progress, what="roles", unit="batch"):
         for layer, r in made(x, labels[ids]).items():
             scores = channel_scores(r, made.axis(layer, x.shape[1:]), abs_norm, pool)
             sums.setdefault(layer, _Sums(int(classes or 0), scores.shape[1])).add(scores, labels[ids])
@@ -235,27 +238,3 @@ def _targets(images: Dataset | ArrayLike, targets: ArrayLike | None) -> NDArray[
     if labels.min(initial=0) < -1:
         raise DataError(f"targets go down to {int(labels.min())}; -1 means no class")
     return labels.astype(np.int64)
-
-
-def _pictures(
-    net: Network, images: Dataset | ArrayLike, labels: Array, transform: Transform | None, batch_size: int
-) -> Iterable[tuple[Array, Array]]:
-    """(ids, inputs) of the samples that have a class."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: must be at least 1")
-    if isinstance(images, Dataset):
-        given = transform if transform is not None else net.preprocess
-        if given is None:
-            raise ValueError(f"network {net.name!r} does not say how pictures become its input: give transform=")
-        for ids, x in batches(images, given, batch_size=batch_size):
-            kept = labels[ids] >= 0
-            if kept.any():
-                yield ids[kept], x[kept]
-        return
-    if transform is not None:
-        raise ValueError("transform is for pictures; arrays are the network's input as they are")
-    array = np.asarray(images)
-    chosen = np.flatnonzero(labels >= 0)
-    for i in range(0, len(chosen), batch_size):
-        here = chosen[i : i + batch_size]
-        yield here, np.ascontiguousarray(array[here])

@@ -224,9 +224,13 @@ def _gates(path: Sequence[Checked]) -> dict[str, int]:
         whole = [shape == item.shape for shape in (a, b)]
         if whole[0] != whole[1]:
             result[item.node.name] = whole.index(False)
-        else:
-            bounded = [_comes_from(source, ops, BOUNDED) for source in item.node.inputs]
-            result[item.node.name] = 0 if bounded == [True, False] else 1
+            continue
+        result[item.node.name] = 1
+        for kinds in (BOUNDED, GROUPS["activation"]):  # what is bounded, else what is bent
+            found = [_comes_from(source, ops, kinds) for source in item.node.inputs]
+            if found[0] != found[1]:
+                result[item.node.name] = found.index(True)
+                break
     return result
 
 
@@ -357,13 +361,23 @@ class Walk:
         if self.ledger is not None:
             self.ledger.started += float(sum(r.sum(dtype=np.float64) for r in start.values()))
         with np.errstate(all="ignore"):
-            for link in reversed(self.values.links):
+            for link in self._ahead():
                 names = (link.name,) if link.name == link.head.node.name else (link.name, link.head.node.name)
+                if self._ends(link, names):
+                    return
                 if link.name in self.relevance and link.name in self.values.route.wanted:
                     self._pass(link, names)
                 if self.release:
                     self._let_go(link)
         self._finish()
+
+    def _ahead(self) -> Sequence[Link]:
+        """What the walk passes, in its order."""
+        return list(reversed(self.values.links))
+
+    def _ends(self, link: Link, names: Sequence[str]) -> bool:
+        """Whether the walk ends before a link."""
+        return False
 
     def _let_go(self, link: Link) -> None:
         """Values that nothing still to come reads: a link's own, unless it stands for the result of a node before it."""

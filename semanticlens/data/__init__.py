@@ -1,6 +1,6 @@
 """Pictures: lazily decoded data sets with a content hash, and batches of network inputs made ahead of use."""
 
-from semanticlens.data.batches import Skipped, batches
+from semanticlens.data.batches import Skipped, batches, network_inputs
 from semanticlens.data.dataset import Dataset, Pictures, Subset
 from semanticlens.data.decode import decode, to_rgb
 from semanticlens.data.images import ImageArchive, ImageArray, ImageFolder
@@ -15,5 +15,6 @@ __all__ = [
     "Subset",
     "batches",
     "decode",
+    "network_inputs",
     "to_rgb",
 ]

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from semanticlens._errors import DataError
@@ -82,6 +82,43 @@ def batches(
         workers,
         [] if skipped is None else skipped,
     )
+
+
+def network_inputs(
+    images: Dataset | ArrayLike, transform: Transform | None, *, batch_size: int, chosen: NDArray[np.bool_] | None = None
+) -> Generator[Batch, None, None]:
+    """What a network takes, from pictures or from an array that is its input already.
+
+    Parameters
+    ----------
+    images : Dataset, or array_like (n, ...) float32
+    transform : callable or None
+        Picture -> (C, H, W) float32; not used for arrays.
+    batch_size : int
+    chosen : ndarray (n,) of bool, optional
+        The samples to go through; all of them if left out.
+
+    Yields
+    ------
+    ids : ndarray (B,), int64
+        Positions in ``images``.
+    x : ndarray (B, ...), float32
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1")
+    if not isinstance(images, Dataset):
+        array = np.asarray(images)
+        wanted = np.arange(len(array)) if chosen is None else np.flatnonzero(chosen)
+        for i in range(0, len(wanted), batch_size):
+            here = wanted[i : i + batch_size]
+            yield here, np.ascontiguousarray(array[here])
+        return
+    if transform is None:
+        raise ValueError("the network does not say how pictures become its input: give transform=")
+    for ids, x in batches(images, transform, batch_size=batch_size):
+        kept = slice(None) if chosen is None else chosen[ids]
+        if len(ids[kept]):
+            yield ids[kept], x[kept]
 
 
 class _Loader:

@@ -1,31 +1,42 @@
 """SemanticLens: from a network and pictures to concept examples, and from these to what its components mean."""
 
 from semanticlens.lens import scores
+from semanticlens.lens.audit import Audit, Finding, audit
 from semanticlens.lens.collect import collect
 from semanticlens.lens.concepts import LayerConcepts
 from semanticlens.lens.crops import Crops, crop_box, crops
 from semanticlens.lens.database import ConceptDB
+from semanticlens.lens.effects import Answers, Effects, answers, effects
 from semanticlens.lens.examples import ConceptExamples, LayerExamples
 from semanticlens.lens.pooling import Pooling, pooling, special_token
+from semanticlens.lens.related import RelatedData
 from semanticlens.lens.results import Hit, Labels, Scores, SearchResult
 from semanticlens.lens.sources import ActivationSource, NetworkSource
 
 __all__ = [
     "ActivationSource",
+    "Answers",
+    "Audit",
     "ConceptDB",
     "ConceptExamples",
     "Crops",
+    "Effects",
+    "Finding",
     "Hit",
     "Labels",
     "LayerConcepts",
     "LayerExamples",
     "NetworkSource",
     "Pooling",
+    "RelatedData",
     "Scores",
     "SearchResult",
+    "answers",
+    "audit",
     "collect",
     "crop_box",
     "crops",
+    "effects",
     "pooling",
     "scores",
     "special_token",

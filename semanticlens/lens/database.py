@@ -36,6 +36,9 @@ from semanticlens.lens.store import read_database, write_database
 if TYPE_CHECKING:
     from PIL import Image
 
+    from semanticlens.attribution.roles import Roles
+    from semanticlens.lens.related import RelatedData
+
 __all__ = ["ConceptDB", "LayerConcepts"]
 
 CLASSES_SHOWN = 5
@@ -52,12 +55,15 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         What made the database: hashes of network, data and encoder, parameters, version.
     images : data set or None
         The pictures in full size, if attached.
+    network : Network or None
+        The network it was made from, if attached: for roles, effects and audits.
     """
 
     def __init__(self, layers: Mapping[str, LayerConcepts], arrays: Mapping[str, NDArray[Any]], record: Mapping[str, Any]) -> None:
         self._layers, self._arrays, self.record = dict(layers), dict(arrays), dict(record)
         self._encoder: Encoder | None = None
         self.images: Any = None
+        self.network: Any = None
         self._scores: Scores | None = None
 
     # ------------------------------------------------------------------ making, keeping
@@ -177,8 +183,11 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         arrays, layers, record = read_database(path, verify=verify)
         return cls(layers, arrays, record).attach(encoder, images)
 
-    def attach(self, encoder: Encoder | None = None, images: Any = None) -> ConceptDB:
-        """Give the database its encoder and its pictures back; returns the database itself."""
+    def attach(self, encoder: Encoder | None = None, images: Any = None, network: Any = None) -> ConceptDB:
+        """Give the database its encoder, its pictures and its network back; returns the database itself."""
+        if network is not None:
+            self.check_network(network)
+            self.network = network
         if encoder is not None:
             given, own = check_encoder(encoder), self.record["encoder"]
             if given.fingerprint != own["fingerprint"] or given.dim != own["dim"]:
@@ -195,6 +204,15 @@ class ConceptDB(Mapping[str, LayerConcepts]):
                 )
             self.images = images
         return self
+
+    def check_network(self, network: Any) -> None:
+        """Raise MismatchError unless a network is the one that the database was made from."""
+        made = self.record.get("network")
+        if print_of(made) is not None and network.fingerprint != print_of(made):
+            raise MismatchError(
+                f"network {network.name!r} ({network.fingerprint[:12]}) is not the one the database was made from, {name_of(made)!r} "
+                f"({str(print_of(made))[:12]})"
+            )
 
     def merge(self, other: ConceptDB) -> ConceptDB:
         """A database with the layers of both; they must share encoder and data set, and no layer."""
@@ -213,6 +231,7 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         record = {**self.record, "layers": [*self.record["layers"], *other.record["layers"]]}
         db = ConceptDB({**self._layers, **other._layers}, merge_samples(self._arrays, other._arrays), record)
         db._encoder, db.images = self._encoder or other._encoder, self.images if self.images is not None else other.images
+        db.network = self.network if self.network is not None else other.network
         return db
 
     def extend(self, examples: Mapping[str, Any], images: Any = None, encoder: Encoder | None = None, **options: Any) -> ConceptDB:
@@ -456,6 +475,45 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         if default:
             self._scores = result
         return result
+
+    def unexpected(
+        self,
+        *,
+        valid: str | Sequence[str],
+        spurious: str | Sequence[str],
+        threshold: float,
+        layers: str | Sequence[str] | None = None,
+        templates: str | Sequence[str] | None = None,
+        null: str = "score",
+    ) -> SearchResult:
+        """Components that none of these prompts describes: the closest one's score is below ``threshold``; least described first.
+
+        With relevance by class and effects: :func:`semanticlens.lens.audit`. Parameters as there.
+        """
+        from semanticlens.lens.related import unexpected
+
+        options: dict[str, Any] = {"layers": layers, "templates": templates, "null": null}
+        return unexpected(self, valid=valid, spurious=spurious, threshold=threshold, **options)
+
+    def roles(self, targets: Any = None, *, network: Any = None, images: Any = None, **options: Any) -> Roles:
+        """R_k(y) of every component for every class: :func:`semanticlens.attribution.roles` of the database's layers.
+
+        ``network`` and ``images`` are those attached, unless given; options are passed on.
+        """
+        from semanticlens.attribution.roles import roles
+
+        if network is not None:
+            self.check_network(network)
+        net, pictures = self.network if network is None else network, self.images if images is None else images
+        if net is None or pictures is None:
+            raise DataError("roles need the network and labelled pictures: db.attach(network=..., images=...), or pass both")
+        return roles(net, pictures, targets=targets, **{"layers": self.layers, **options})
+
+    def related_data(self, component: tuple[str, int]) -> RelatedData:
+        """The pictures behind a component (layer, number): examples, scores and, where pictures are attached, classes and names."""
+        from semanticlens.lens.related import related_data
+
+        return related_data(self, component)
 
     def neighbours(self, layer: str, component: int, top: int = 10, *, layers: str | Sequence[str] | None = None) -> SearchResult:
         """The components most similar to one, itself left out."""

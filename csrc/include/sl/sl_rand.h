@@ -9,7 +9,8 @@
  * The right-hand form is computed: two vector instructions an entry instead of three, and no n x n matrix.
  *
  * Sums over pairs are collected as 64-bit fixed-point numbers.  Integers add in any order to the same bits, so results do not depend on
- * n_threads; the step is 2^-60 of the largest possible sum, far below the float32 rounding of a single m. */
+ * n_threads; the step is 2^-60 of the largest possible sum, far below the float32 rounding of a single m.  The distributions' sums are of whole steps of
+ * 2^-30, downwards. */
 #ifndef SL_RAND_H
 #define SL_RAND_H
 
