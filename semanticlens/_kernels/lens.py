@@ -83,7 +83,7 @@ def bootstrap(
     seed: int = 0,
     n_threads: int | None = None,
 ) -> tuple[F64, F64]:
-    """Value, lower, upper, mean, deviation (K, 2 + P + V, 5) of clarity, polysemanticity, cosines, means; and shares of first places (K, P)."""
+    """Value, lower, upper, mean, deviation (K, 2 + P + V, 5) of clarity, polysemanticity, cosines, means; shares of first places (K, P)."""
     return _core.bootstrap(
         examples,
         ids,

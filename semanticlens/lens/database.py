@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from semanticlens.attribution.roles import Roles
+    from semanticlens.lens.intervals import Intervals
     from semanticlens.lens.related import RelatedData
 
 __all__ = ["ConceptDB", "LayerConcepts"]
@@ -414,6 +416,9 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         layers: str | Sequence[str] | None = None,
         templates: str | Sequence[str] | None = None,
         null: str = "auto",
+        fdr: float | None = None,
+        draws: int = 10_000,
+        seed: int = 0,
         n_threads: int | None = None,
     ) -> Labels:
         """Name every component by the texts closest to its concept vector.
@@ -426,6 +431,11 @@ class ConceptDB(Mapping[str, LayerConcepts]):
             Candidates kept per component.
         threshold : float
             Below it the component is "unlabelled".
+        fdr : float, optional
+            Also "unlabelled" is what is no better than chance: the expected share of chance labels among those given stays
+            at or below ``fdr`` in each layer, see :mod:`semanticlens.lens.significance`.
+        draws, seed : int
+            Random components behind the p-values, and their seed.
         layers, templates, null, n_threads
             As for :meth:`search`.
 
@@ -442,7 +452,50 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         if level is None:
             raise ValueError("threshold=None: pass a number, for example 0.2; -1 labels every component")
         found = {name: label_vectors(name, self[name].vectors, queries, top=top, threshold=level, n_threads=threads) for name in names}
-        return Labels(layers=found, vocabulary=queries.names, templates=queries.templates, null=queries.null, threshold=level)
+        if fdr is not None:
+            from semanticlens.lens.significance import significant_labels
+
+            options: dict[str, Any] = {"fdr": fdr, "draws": draws, "seed": seed, "n_threads": threads}
+            found = {name: significant_labels(self, own, queries, **options) for name, own in found.items()}
+        return Labels(
+            layers=found, vocabulary=queries.names, templates=queries.templates, null=queries.null, threshold=level, fdr=fdr
+        )
+
+    def intervals(
+        self,
+        level: float = 0.95,
+        n: int = 1000,
+        seed: int = 0,
+        *,
+        layers: str | Sequence[str] | None = None,
+        vocabulary: Any = None,
+        top: int = 5,
+        templates: str | Sequence[str] | None = None,
+        null: str = "auto",
+        values: Mapping[str, Mapping[str, Any]] | None = None,
+        n_threads: int | None = None,
+    ) -> Intervals:
+        """Intervals of all scores by bootstrap over the examples, see :mod:`semanticlens.lens.intervals`.
+
+        Parameters
+        ----------
+        level : float
+            Share of the resamples' deviations inside the interval.
+        n, seed : int
+            Resamples per component; component k of every layer has draws of its own.
+        vocabulary, top, templates, null
+            As for :meth:`label`: also intervals of the best label's score, and the share of resamples in which it stays best of ``top``.
+        values : mapping of layer to mapping of name to (K, m) array, optional
+            Numbers per example; intervals of their means.  Not finite: no number.
+        """
+        from semanticlens.lens.intervals import database_intervals
+
+        queries = None
+        if vocabulary is not None:
+            encoder = self._encoder if isinstance(vocabulary, (Mapping, tuple)) else self.encoder
+            queries = vocabulary_queries(vocabulary, encoder, self.record["encoder"]["dim"], templates, null)
+        options: dict[str, Any] = {"queries": queries, "top": _whole(top, "top", 1), "values": values, "n_threads": n_threads}
+        return database_intervals(self, self._chosen(layers), level=level, n=n, seed=seed, **options)
 
     def scores(
         self,
@@ -451,9 +504,18 @@ class ConceptDB(Mapping[str, LayerConcepts]):
         n_init: int = 10,
         seed: int = 123,
         exact: bool = False,
+        intervals: bool = False,
         n_threads: int | None = None,
     ) -> Scores:
-        """Clarity, polysemanticity and redundancy of every component, see :mod:`semanticlens.lens.scores`; NaN for dead components."""
+        """Clarity, polysemanticity and redundancy of every component, see :mod:`semanticlens.lens.scores`; NaN for dead components.
+
+        With ``intervals`` every layer's ``intervals`` holds what :meth:`intervals` gives by default.
+        """
+        if intervals:
+            plain, around = self.scores(layers=layers, n_init=n_init, seed=seed, exact=exact, n_threads=n_threads), self.intervals(
+                layers=layers, n_threads=n_threads
+            )
+            return replace(plain, layers={name: replace(own, intervals=around[name]) for name, own in plain.items()})
         default = layers is None and (n_init, seed, exact) == (10, 123, False)
         if default and self._scores is not None:
             return self._scores
