@@ -11,9 +11,12 @@ then bounds the expected share of chance labels among the labels given by the ``
 null scores; such p-values are positively dependent, for which the procedure holds (Bates et al., Annals of Statistics
 51, 2023).
 
+A word that the whole layer is about is in the null, too: where most components stand for one theme, random ones come close
+to its word, and p-values are large.  A label that is kept says more than "what this layer sees".
+
 The smallest p-value is 1 / (N + 1).  One component that stands alone among K passes only if that is at most ``fdr / K``:
-N >= K / fdr draws see every component that could pass.  Null scores come from the labelling kernel, a block of null vectors at a time: the matrix of
-scores is never formed.
+N >= K / fdr draws see every component that could pass.  Null scores come from the labelling kernel, a block of null vectors
+at a time: the matrix of scores is never formed.
 """
 
 from __future__ import annotations
