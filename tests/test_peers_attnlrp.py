@@ -98,7 +98,8 @@ def patched(pytest_patch: pytest.MonkeyPatch, patch_map: dict[Any, Any], module:
         names = ("forward", "original_forward", "eager_attention_forward", "ALL_ATTENTION_FUNCTIONS")
         for target, name in [*((target, name) for target in patch_map for name in names), *more]:
             if name in vars(target):
-                keep.setattr(target, name, vars(target)[name])  # set to itself: put back at the end
+                value = vars(target)[name]  # put back at the end; its table of attentions it changes in place
+                keep.setattr(target, name, dict(value.items()) if name == "ALL_ATTENTION_FUNCTIONS" else value)
         monkey_patch(module, patch_map)
         yield
 
@@ -227,3 +228,159 @@ def test_lxt_on_language_models(name: str, method: str, tmp_path: Path, monkeypa
         want = (embedded * embedded.grad).detach().numpy()
     assert np.linalg.norm(wide - want) <= 1e-6 * np.linalg.norm(want)
     assert np.linalg.norm(got - want) <= 1e-4 * np.linalg.norm(want)
+
+
+# ---------------------------------------------------------------- timm, CLIP, BERT-like: the gradient form put under torch's functions
+
+
+@contextlib.contextmanager
+def modified(pytest_patch: pytest.MonkeyPatch, through: str) -> Iterator[None]:
+    """The gradients of AttnLRP ("all") or CP-LRP ("values") in whatever calls torch's normalisation, activations and attention."""
+    import torch
+    from torch.nn import functional
+
+    half = (lambda t: t / 2 + (t / 2).detach()) if through == "all" else (lambda t: t)
+    plain_gelu, plain_tanh = functional.gelu, torch.tanh
+
+    def bent(x: Any, y: Any) -> Any:
+        return x * torch.where(x == 0, torch.zeros_like(x), y / torch.where(x == 0, torch.ones_like(x), x)).detach()
+
+    def layer_norm(x: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+        centred = x - x.mean(-1, keepdim=True)
+        y = centred / torch.sqrt(x.var(-1, unbiased=False, keepdim=True) + eps).detach()
+        y = y if weight is None else y * weight
+        return y if bias is None else y + bias
+
+    def attend(
+        q: Any, k: Any, v: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False, scale: Any = None, **_: Any
+    ) -> Any:
+        if through == "values":
+            q, k = q.detach(), k.detach()
+        scores = half(q @ k.transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        if is_causal:
+            scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+        if attn_mask is not None:
+            scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        return half(torch.softmax(scores, -1) @ v)
+
+    with pytest_patch.context() as keep:
+        keep.setattr(functional, "layer_norm", layer_norm)
+        keep.setattr(functional, "gelu", lambda x, approximate="none": bent(x, plain_gelu(x, approximate=approximate)))
+        keep.setattr(functional, "scaled_dot_product_attention", attend)
+        keep.setattr(torch.nn.Tanh, "forward", lambda self, x: bent(x, plain_tanh(x)))
+        yield
+
+
+def drawn(module: Any) -> Any:
+    """Every parameter of a module matters."""
+    import torch
+
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            scale = "norm" in name.lower() and name.endswith("weight")
+            p.copy_(torch.randn_like(p) * (0.3 if p.ndim > 1 else 0.1) + float(scale))
+    return module.eval()
+
+
+def agree(net: Any, x: np.ndarray, start: Any, method: str, want: np.ndarray, record: str | None = None) -> None:
+    for dtype, limit in (("float64", 1e-6), ("float32", 1e-4)):
+        given = x.astype(dtype) if x.dtype.kind == "f" else x
+        found = attribute(net, given, start, composite=method, dtype=dtype, record=[] if record is None else [record])
+        got = found.input if record is None else found[record]
+        assert np.linalg.norm(got - want) <= limit * np.linalg.norm(want), (method, dtype)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["attn_lrp", "cp_lrp"])
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_small_patch16_224"])
+def test_timm(name: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    from semanticlens.nn import export
+
+    torch.manual_seed(0)
+    module = drawn(timm.create_model(name, img_size=32, patch_size=8, depth=2, num_classes=7))
+    x = torch.randn(2, 3, 32, 32)
+    net = export.from_torch(module, x)
+    with modified(monkeypatch, "all" if method == "attn_lrp" else "values"):
+        given = x.double().requires_grad_()
+        module.double()(given)[[0, 1], [3, 5]].sum().backward()
+    agree(net, x.numpy(), [3, 5], method, (given * given.grad).detach().numpy())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["attn_lrp", "cp_lrp"])
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_clip_towers(tower: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target is the cosine with a vector of the other tower; lengths count as constants."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    import json
+
+    import semanticlens as sl
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 80, "hidden_act": "gelu"}
+    text = {**shape, "vocab_size": 200, "max_position_embeddings": 16, "eos_token_id": 199, "bos_token_id": 198, "pad_token_id": 1}
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config={**shape, "image_size": 48, "patch_size": 12}, projection_dim=24, attn_implementation="sdpa"
+    )
+    with modified(monkeypatch, "all" if method == "attn_lrp" else "values"):
+        model = drawn(transformers.CLIPModel(config))
+        model.save_pretrained(tmp_path)
+        (tmp_path / "config.json").write_text(json.dumps(config.to_dict(), default=str))
+        clip = sl.encoders.CLIP(tmp_path)
+        direction = torch.randn(24).double()
+        model = model.double()
+        if tower == "image":
+            x = torch.randn(2, 3, 48, 48)
+            given = x.double().requires_grad_()
+            e = model.get_image_features(pixel_values=given)
+        else:
+            x = torch.randint(0, 198, (2, 16))
+            x[:, 9] = 199
+            embedding = model.text_model.embeddings.token_embedding
+            given = embedding(x).detach().requires_grad_()
+            monkeypatch.setattr(embedding, "forward", lambda ids: given)
+            torch.set_default_dtype(torch.float64)  # its mask is filled with the least double
+            try:
+                e = model.get_text_features(input_ids=x)
+            finally:
+                torch.set_default_dtype(torch.float32)
+        cosine = (e * direction).sum(1) / (e.norm(dim=1) * direction.norm()).detach()
+        cosine.sum().backward()
+    want, t = (given * given.grad).detach().numpy(), direction.numpy() / direction.norm().item()
+
+    def start(out: np.ndarray) -> np.ndarray:
+        return (out * t / np.linalg.norm(out, axis=1, keepdims=True)).astype(out.dtype)
+
+    net = clip.image_tower if tower == "image" else clip.text_tower
+    words = None if tower == "image" else next(node.name for node in net.nodes if node.op == "embedding")
+    agree(net, x.numpy(), start, method, want, words)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["attn_lrp", "cp_lrp"])
+def test_bert(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    import semanticlens as sl
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 48, "max_position_embeddings": 16}
+    with modified(monkeypatch, "all" if method == "attn_lrp" else "values"):
+        config = transformers.BertConfig(vocab_size=40, **shape, attn_implementation="sdpa")
+        model = drawn(transformers.BertModel(config, add_pooling_layer=False))
+        model.save_pretrained(tmp_path)
+        net = sl.load(tmp_path)
+        net = getattr(net, "net", net)
+        ids = torch.randint(1, 40, (1, 7))
+        embedding = model.double().embeddings.word_embeddings
+        given = embedding(ids).detach().requires_grad_()
+        monkeypatch.setattr(embedding, "forward", lambda _: given)
+        model(input_ids=ids).last_hidden_state[0, 2, 5].backward()
+
+    def start(out: np.ndarray) -> np.ndarray:
+        first = np.zeros_like(out)
+        first[0, 2, 5] = out[0, 2, 5]
+        return first
+
+    words = next(node.name for node in net.nodes if node.op == "embedding")
+    agree(net, ids.numpy(), start, method, (given * given.grad).detach().numpy(), words)
