@@ -129,7 +129,7 @@ def test_power_on_the_demo_network() -> None:
     chance = [np.random.default_rng(k).choice(np.unique(rows), rows.shape[1], replace=False) for k in range(200)]
     db = ConceptDB.build({"layer": Layer(np.stack(chance))}, found.images, encoders.load("demo"), thumbnails=0)
     false = int((~db.label(words, fdr=0.05, draws=2000, threshold=-1.0)["layer"].unlabelled).sum())
-    print(f"{int(clear.sum())} clear components, {power:.3f} of them labelled at fdr 0.05, {wider:.3f} at 0.1; of 200 random components {false}")
+    print(f"{int(clear.sum())} clear components, {power:.3f} labelled at fdr 0.05, {wider:.3f} at 0.1; of 200 random components {false}")
     assert clear.sum() >= 10
     assert power >= 0.4  # 26 components, many for one theme: random ones of this layer are near "on a black background" too
     assert wider >= 0.9
