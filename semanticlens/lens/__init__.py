@@ -4,7 +4,7 @@ from semanticlens.lens import scores
 from semanticlens.lens.audit import Audit, Finding, audit
 from semanticlens.lens.collect import collect
 from semanticlens.lens.concepts import LayerConcepts
-from semanticlens.lens.crops import Crops, crop_box, crops
+from semanticlens.lens.crops import Crops, crop_box, crops, with_crops
 from semanticlens.lens.database import ConceptDB
 from semanticlens.lens.effects import Answers, Effects, answers, effects
 from semanticlens.lens.examples import ConceptExamples, LayerExamples
@@ -40,4 +40,5 @@ __all__ = [
     "pooling",
     "scores",
     "special_token",
+    "with_crops",
 ]

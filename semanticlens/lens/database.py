@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,7 +98,7 @@ class ConceptDB(StoredConcepts):
             for rank, place in enumerate(order, start=1):
                 at = int(np.searchsorted(starts, place, side="right")) - 1
                 hits.append(self._hit(rank, query, names[at], int(place - starts[at]), float(row[place])))
-        pictures = self.thumbnail if "thumbnails" in self._arrays else None
+        pictures = partial(self.example, small=True) if "thumbnails" in self._arrays else None
         return SearchResult(
             hits=tuple(hits),
             queries=queries.names,

@@ -169,7 +169,7 @@ class SearchResult(Sequence[Hit]):
         if self._pictures is not None:
             headers.append("examples")
             for row, hit in zip(rows, self.hits, strict=True):
-                row.append(html.strip([self._pictures(int(i)) for i in hit.ids[:6]], size=48))
+                row.append(html.strip([self._pictures(hit.layer, hit.component, rank) for rank in range(min(6, len(hit.ids)))], size=48))
         return _html_table(headers, rows, "Search")
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from semanticlens._errors import DataError, LayerNotFoundError, MismatchError, ModelFileError
 from semanticlens._kernels import build_info, resolve_threads
 from semanticlens._version import __version__
 from semanticlens.encoders.protocol import Encoder, check_encoder
 from semanticlens.lens import embed
+from semanticlens.lens.boxes import Parts, cut, distinct
 from semanticlens.lens.concepts import LayerConcepts
 from semanticlens.lens.parts import (
     check_source,
@@ -74,7 +76,7 @@ class StoredConcepts(Mapping[str, LayerConcepts]):
             The data set the examples were collected on.  May be left out if the encoder has precomputed vectors;
             there are no thumbnails then.
         encoder : Encoder
-            Only the pictures that occur in ``examples`` are encoded, each once.
+            Only the pictures that occur in ``examples`` are encoded, each once; of examples with crops, the crops.
         normalize_examples : bool
             Average unit vectors instead of raw embeddings.
         weighting : {"mean", "scores"}
@@ -107,13 +109,20 @@ class StoredConcepts(Mapping[str, LayerConcepts]):
         wanted = [layer.ids[layer.ids >= 0].ravel() for layer in layers.values()]
         ids = np.unique(np.concatenate(wanted)) if wanted else np.empty(0, np.int64)
         path = None if checkpoint is None else Path(checkpoint)
-        done = embed.embed(ids, images, encoder, thumbnails=thumbnails, batch_size=batch_size, progress=progress, checkpoint=path)
+        cropped = any(getattr(layer, "boxes", None) is not None for layer in layers.values())
+        options: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "checkpoint": path}
+        if cropped:
+            of, boxes, rows = distinct(layers)
+            done = embed.embed(np.arange(len(of)), Parts(images, of, boxes), encoder, thumbnails=0, **options)
+            small = embed.small_copies(ids, images, thumbnails, progress=progress) if thumbnails else {}
+        else:
+            done = embed.embed(ids, images, encoder, thumbnails=thumbnails, **options)
+            rows, small = {name: example_rows(ids, layer.ids) for name, layer in layers.items()}, done.thumbnails() if thumbnails else {}
         warn_unusable(done.vectors, encoder)
-        arrays: dict[str, NDArray[Any]] = {"embeddings": done.vectors, "sample_ids": ids}
-        if thumbnails:
-            arrays.update(done.thumbnails())
+        arrays: dict[str, NDArray[Any]] = {"embeddings": done.vectors, "sample_ids": ids, **small}
         concepts = {
-            name: form_concepts(name, layer, ids, done.vectors, normalize_examples, weighting, threads) for name, layer in layers.items()
+            name: form_concepts(name, layer, rows[name], done.vectors, normalize_examples, weighting, threads)
+            for name, layer in layers.items()
         }
         record = {
             "schema": 1,
@@ -128,6 +137,7 @@ class StoredConcepts(Mapping[str, LayerConcepts]):
                 "weighting": weighting,
                 "thumbnails": thumbnails,
                 "thumbnail_format": embed.FORMAT if thumbnails else None,
+                **({"crops": True} if cropped else {}),
             },
             "layers": [layer_record(name, layer) for name, layer in layers.items()],
         }
@@ -211,7 +221,12 @@ class StoredConcepts(Mapping[str, LayerConcepts]):
         if self.record["build"] != other.record["build"]:
             raise MismatchError(f"the databases were built with different settings: {self.record['build']} and {other.record['build']}")
         record = {**self.record, "layers": [*self.record["layers"], *other.record["layers"]]}
-        db = type(self)({**self._layers, **other._layers}, merge_samples(self._arrays, other._arrays), record)
+        parts, shift = bool(self.record["build"].get("crops")), len(self.embeddings)
+        theirs_moved = {
+            name: replace(own, rows=np.where(own.rows < 0, -1, own.rows + shift)) if own.rows is not None else own
+            for name, own in other._layers.items()
+        }
+        db = type(self)({**self._layers, **theirs_moved}, merge_samples(self._arrays, other._arrays, parts=parts), record)
         db._encoder, db.images = self._encoder or other._encoder, self.images if self.images is not None else other.images
         db.network = self.network if self.network is not None else other.network
         return db
@@ -241,12 +256,12 @@ class StoredConcepts(Mapping[str, LayerConcepts]):
 
     @property
     def embeddings(self) -> NDArray[np.float32]:
-        """(U, d) float32: vectors of every picture that is some component's example."""
+        """(U, d) float32: vectors of every picture that is some component's example; of every different crop, where there are crops."""
         return self._arrays["embeddings"]
 
     @property
     def sample_ids(self) -> NDArray[np.int64]:
-        """(U,) int64: data set positions of these pictures, ascending."""
+        """(U,) int64: data set positions of the pictures that are some component's example, ascending."""
         return self._arrays["sample_ids"]
 
     @property
@@ -279,7 +294,31 @@ class StoredConcepts(Mapping[str, LayerConcepts]):
 
     def rows(self, layer: str) -> NDArray[np.int64]:
         """(K, m) rows of :attr:`embeddings` for a layer's examples; -1 for an empty place."""
-        return example_rows(self.sample_ids, self[layer].ids)
+        own = self[layer]
+        return example_rows(self.sample_ids, own.ids) if own.rows is None else own.rows
+
+    def example(self, layer: str, component: int, rank: int = 0, *, small: bool = False) -> Image.Image | None:
+        """A component's example as the encoder saw it: the picture, or the crop of it; None where neither pictures nor copies are there.
+
+        From the attached pictures in their own resolution, else from the database's small copy; with ``small`` a whole picture is the copy
+        wherever there is one.
+
+        Raises
+        ------
+        IndexError
+            If there is no such component or example.
+        """
+        own = self[layer]
+        if not 0 <= component < len(own) or not 0 <= rank < own.ids.shape[1] or own.ids[component, rank] < 0:
+            raise IndexError(f"layer {layer!r} has no component {component} with an example {rank}")
+        return self.picture(int(own.ids[component, rank]), None if own.boxes is None else own.boxes[component, rank], small=small)
+
+    def picture(self, sample_id: int, box: ArrayLike | None = None, *, small: bool = False) -> Image.Image | None:
+        """A picture, or the part of it in a box (left, top, right, bottom as shares), for showing: see :meth:`example`."""
+        found = self.thumbnail(sample_id) if small and box is None else None
+        if found is None:
+            found = self.images[sample_id] if self.images is not None else self.thumbnail(sample_id)
+        return found if found is None or box is None else cut(found, box)
 
     def thumbnail(self, sample_id: int) -> Image.Image | None:
         """The small copy of a picture; None if it is no component's example, or no copies were kept."""

@@ -171,7 +171,7 @@ def _strip(audit: Audit, f: Finding, most: int = EXAMPLES, size: int = 48) -> ob
     db = audit.db
     if db is None or "thumbnails" not in db._arrays:
         return ""
-    pictures = [db.thumbnail(int(i)) for i in db[f.layer].examples(f.component)[:most]]
+    pictures = [db.example(f.layer, f.component, rank, small=True) for rank in range(min(most, len(db[f.layer].examples(f.component))))]
     return strip([p for p in pictures if p is not None], size=size)
 
 
