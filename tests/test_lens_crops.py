@@ -139,10 +139,7 @@ def test_merging_databases_and_examples(net, images, found):  # noqa: F811
     )
     with pytest.raises(MismatchError, match="different settings"):
         parts[0].merge(plain)
-    shards = [
-        sl.collect(net, images, **options(crops=CROPS, shard=part))
-        for part in ((0, 11), (11, len(images)))
-    ]
+    shards = [sl.collect(net, images, **options(crops=CROPS, shard=part)) for part in ((0, 11), (11, len(images)))]
     joined = shards[0].merge(shards[1])
     for name in found:
         np.testing.assert_array_equal(joined[name].ids, found[name].ids)
@@ -210,7 +207,14 @@ def test_crops_of_a_vision_transformer(monkeypatch):
     monkeypatch.setitem(zoo._ARCHITECTURES, "tiny_vit", arch)
     transformer = arch.build(random_state("tiny_vit", classes=3))
     pictures = ImageArray(np.random.default_rng(3).integers(0, 256, (4, 56, 112, 3), dtype=np.uint8))
-    found = sl.collect(transformer, pictures, ["patches"], top=2, pool="max", crops={"composite": "attn_lrp", "kernel": 1, "threshold": 0.0})
+    found = sl.collect(
+        transformer,
+        pictures,
+        ["patches"],
+        top=2,
+        pool="max",
+        crops={"composite": "attn_lrp", "kernel": 1, "threshold": 0.0},
+    )
     made = lens.crops(transformer, pictures, found["patches"], composite="attn_lrp", kernel=1, threshold=0.0)
     for k, i in np.ndindex(made.ids.shape):
         row, column = divmod(int(made.positions[k, i]), 7)
@@ -218,6 +222,8 @@ def test_crops_of_a_vision_transformer(monkeypatch):
         expected = np.array([column, row, column + 1, row + 1]) / 7
         np.testing.assert_allclose(found["patches"].boxes[k, i], expected, atol=1e-6)
     with pytest.warns(ConceptWarning, match="never above 0"):
-        deep = sl.collect(transformer, pictures, ["blocks.0"], top=2, crops={"composite": "attn_lrp", "kernel": 31, "threshold": 0.2})
+        deep = sl.collect(
+            transformer, pictures, ["blocks.0"], top=2, crops={"composite": "attn_lrp", "kernel": 31, "threshold": 0.2}
+        )
     db = ConceptDB.build(deep, pictures, Colours(), thumbnails=0)
     assert np.isfinite(db["blocks.0"].vectors[~db["blocks.0"].dead]).all()
