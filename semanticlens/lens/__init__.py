@@ -3,6 +3,7 @@
 from semanticlens.lens import scores
 from semanticlens.lens.audit import Audit, Finding, audit
 from semanticlens.lens.collect import collect
+from semanticlens.lens.compare import Comparison, Match, compare
 from semanticlens.lens.concepts import LayerConcepts
 from semanticlens.lens.crops import Crops, crop_box, crops, with_crops
 from semanticlens.lens.database import ConceptDB
@@ -11,34 +12,45 @@ from semanticlens.lens.examples import ConceptExamples, LayerExamples
 from semanticlens.lens.pooling import Pooling, pooling, special_token
 from semanticlens.lens.related import RelatedData
 from semanticlens.lens.results import Hit, Labels, Scores, SearchResult
+from semanticlens.lens.sides import Estimate, Side
 from semanticlens.lens.sources import ActivationSource, NetworkSource
+from semanticlens.lens.track import History, Moment, Track, track
 
 __all__ = [
     "ActivationSource",
     "Answers",
     "Audit",
+    "Comparison",
     "ConceptDB",
     "ConceptExamples",
     "Crops",
     "Effects",
+    "Estimate",
     "Finding",
+    "History",
     "Hit",
     "Labels",
     "LayerConcepts",
     "LayerExamples",
+    "Match",
+    "Moment",
     "NetworkSource",
     "Pooling",
     "RelatedData",
     "Scores",
     "SearchResult",
+    "Side",
+    "Track",
     "answers",
     "audit",
     "collect",
+    "compare",
     "crop_box",
     "crops",
     "effects",
     "pooling",
     "scores",
     "special_token",
+    "track",
     "with_crops",
 ]
