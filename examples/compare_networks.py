@@ -45,8 +45,8 @@ CIFAR = {
     "ResNet-32": ("cifar10_resnet32.npz", ["layer1.4", "layer2.4", "layer3.4"]),
     "ResNet-56": ("cifar10_resnet56.npz", ["layer1.8", "layer2.8", "layer3.8"]),
 }
-THRESHOLDS = {"photos": 0.8, "cifar": 0.8}
-RANDOM = 2000  # random components per side
+EVENTS = {"continues": "#275d91", "merges": "#8a6d1f", "dies": "#b3362b", "splits": "#6b8f3a", "appears": "#2b7a4b"}
+RANDOM, CHANCE = 2000, 0.05  # random components per side, and the share of them that may reach the threshold
 
 
 def lite0(weights: Path | None) -> sl.Network:
@@ -112,17 +112,18 @@ def photos(data: Path, out: Path, weights: Path | None, limit: int | None, top: 
     for name in ("MobileNetV1", "SqueezeNet"):
         pair = ("MobileNetV2", name)
         own, other = (dbs[one] for one in pair)
-        c = sl.lens.compare(
-            own, other, *(last[one] for one in pair), threshold=THRESHOLDS["photos"], names=pair, random=RANDOM,
-            labels=tuple(labels[one] for one in pair),
-        )  # fmt: skip
+        named = tuple(labels[one] for one in pair)
+        c = sl.lens.compare(own, other, *(last[one] for one in pair), names=pair, random=RANDOM, labels=named)
+        c = c.at(c.threshold_at(CHANCE))
         path = c.report(out / f"MobileNetV2_and_{name}.html")
         print(f"\n{c}\n{path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
         result["pairs"][name] = facts(c)
         deep = {}
         for a in PHOTOS["MobileNetV2"][1]:
             for b in PHOTOS[name][1]:
-                deep[f"{a}, {b}"] = round(sl.lens.compare(own, other, a, b, resamples=0).symmetric.value, 4)
+                found = sl.lens.compare(own, other, a, b, resamples=0, random=500)
+                chance = (found.at_random("a").value + found.at_random("b").value) / 2
+                deep[f"{a}, {b}"] = [round(found.symmetric.value, 4), round(chance, 4)]
         result["matrix"][name] = deep
     result["layers"] = {name: layers for name, (_, layers) in PHOTOS.items()}
     return result
@@ -130,8 +131,8 @@ def photos(data: Path, out: Path, weights: Path | None, limit: int | None, top: 
 
 def facts(c: sl.lens.Comparison) -> dict[str, Any]:
     """The numbers of a comparison that are kept."""
-    found = {key: value for key, value in c.to_dict().items() if key in ("names", "layers", "components", "similarity", "random", "threshold",
-                                                                          "counts", "shares")}  # fmt: skip
+    kept = ("names", "layers", "components", "similarity", "random", "threshold", "counts", "shares")
+    found = {key: value for key, value in c.to_dict().items() if key in kept}
     found["curve"] = {
         which: {k: np.round(v, 4).tolist() for k, v in c.curve(which, np.linspace(0, 1, 41)).items()} for which in ("a", "b")
     }
@@ -156,10 +157,11 @@ def depth(data: Path, out: Path, weights: Path | None, limit: int | None, top: i
     result: dict[str, Any] = {"n": len(images), "top": top, "names": names, "stages": {}}
     for i, stage in enumerate(STAGES):
         layers = [CIFAR[name][1][i] for name in names]
-        t = sl.lens.track(row, names, threshold=THRESHOLDS["cifar"], layers=layers)
+        t = sl.lens.track(row, names, layers=layers, random=RANDOM)
+        t = t.at(t.threshold_at(CHANCE))
         curve = {k: np.round(v, 4).tolist() for k, v in t.curve(np.linspace(0, 1, 41)).items()}
-        c = [sl.lens.compare(a, row[-1], x, layers[-1], resamples=0, random=RANDOM).random for a, x in zip(row[:-1], layers, strict=False)]
-        result["stages"][stage] = {**t.to_dict(), "layers": layers, "curve": curve, "random": [r["there"].to_dict() for r in c if r]}
+        chance = [step.at_random("a").to_dict() for step in t.steps]
+        result["stages"][stage] = {**t.to_dict(), "layers": layers, "curve": curve, "random": chance}
         print(f"\n{stage}\n{t}", flush=True)
     return result
 
@@ -167,6 +169,7 @@ def depth(data: Path, out: Path, weights: Path | None, limit: int | None, top: i
 def figure(result: dict[str, Any], path: Path) -> None:
     """How much of each network has a counterpart by threshold; and the flow of components over depth."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     drawn = Figure(figsize=(11.5, 6.6), layout="constrained")
     axes = drawn.subplots(2, 3)
@@ -176,52 +179,55 @@ def figure(result: dict[str, Any], path: Path) -> None:
             curve = found["curve"][which]
             ax.plot(curve["threshold"], 1 - np.array(curve["unique"]), color=colour, label=f"{own}, found in {other}")
             ax.plot(curve["threshold"], curve["shared"], color=colour, ls=":", lw=1.3)
-        for which, colour in (("there", "#275d91"), ("back", "#b0562b")):
-            ax.axvspan(found["random"][which]["lower"], found["random"][which]["upper"], color=colour, alpha=0.08, lw=0)
+            ax.plot(curve["threshold"], curve["at random"], color=colour, lw=1, ls="--", alpha=0.6)
+        ax.axvline(found["threshold"], color="0.6", lw=0.8)
         ax.set_title(f"MobileNetV2 and {name}", fontsize=11, loc="left")
-        ax.set_xlabel("threshold (dotted: one to one; bands: random components)", fontsize=8.5)
+        ax.set_xlabel("threshold (dashed: random components; dotted: one to one)", fontsize=8.5)
+        ax.set_xlim(0.3, 1)
+        ax.set_ylim(0, 1.28)
         ax.set_ylabel("share of components")
-        ax.legend(frameon=False, fontsize=8, loc="lower left")
+        ax.legend(frameon=False, fontsize=8, loc="upper left")
     matrices(axes[0, 2], result["photos"])
     for ax, stage in zip(axes[1], STAGES, strict=True):
         bars(ax, result["cifar"]["stages"][stage], stage)
     for ax in axes.ravel():
         for side in ("top", "right"):
             ax.spines[side].set_visible(False)
+    keys = [Patch(color=colour, label=word) for word, colour in EVENTS.items()]
+    drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=9)
     drawn.savefig(path, dpi=110)
 
 
 def matrices(ax: Any, found: dict[str, Any]) -> None:
-    """Symmetric similarity of layers: MobileNetV2's down, the others' across."""
+    """Symmetric similarity of layers above that of random components: MobileNetV2's down, the others' across."""
     rows = found["layers"]["MobileNetV2"]
     columns = [(name, layer) for name in found["matrix"] for layer in found["layers"][name]]
-    table = np.array([[found["matrix"][name][f"{a}, {b}"] for name, b in columns] for a in rows])
-    ax.imshow(table, cmap="Blues", aspect="auto", vmin=table.min() - 0.1, vmax=table.max() + 0.15)
-    for i, line in enumerate(table):
-        for j, value in enumerate(line):
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9)
+    table = np.array([[found["matrix"][name][f"{a}, {b}"][0] for name, b in columns] for a in rows])
+    over = table - np.array([[found["matrix"][name][f"{a}, {b}"][1] for name, b in columns] for a in rows])
+    ax.imshow(over, cmap="Blues", aspect="auto", vmin=over.min() - 0.05, vmax=over.max() + 0.1)
+    for i, j in np.ndindex(*table.shape):
+        ax.text(j, i, f"{over[i, j]:+.2f}\n({table[i, j]:.2f})", ha="center", va="center", fontsize=8.5)
     ax.set_xticks(range(len(columns)), [f"{layer}" for _, layer in columns], fontsize=8, rotation=30)
     ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.axvline(len(found["layers"]["MobileNetV1"]) - 0.5, color="white", lw=4)
-    ax.set_title("Symmetric similarity of layers", fontsize=11, loc="left")
+    ax.set_title("Layers: similarity above chance (whole)", fontsize=11, loc="left")
     ax.tick_params(length=0)
 
 
 def bars(ax: Any, found: dict[str, Any], stage: str) -> None:
     """Fates and origins of one stage, a pair of bars for each step."""
-    colours = {"continues": "#275d91", "merges": "#8a6d1f", "dies": "#b3362b", "splits": "#6b8f3a", "appears": "#2b7a4b"}
     for i, step in enumerate(found["steps"]):
         for x, words in ((3 * i, ("continues", "merges", "dies")), (3 * i + 1, ("continues", "splits", "appears"))):
             base = 0
             for word in words:
-                ax.bar(x, step[word], bottom=base, color=colours[word], width=0.9)
+                ax.bar(x, step[word], bottom=base, color=EVENTS[word], width=0.9)
                 if step[word] >= 0.06 * step["old"]:
-                    ax.text(x, base + step[word] / 2, f"{word} {step[word]}", ha="center", va="center", fontsize=7.5, color="white")
+                    ax.text(x, base + step[word] / 2, str(step[word]), ha="center", va="center", fontsize=8.5, color="white")
                 base += step[word]
     ticks = [x for i in range(len(found["steps"])) for x in (3 * i, 3 * i + 1)]
     ax.set_xticks(ticks, [name for step in found["steps"] for name in (step["from"], step["to"])], fontsize=8)
     drift = ", ".join(f"{step['mean_drift']:.2f}" if step["mean_drift"] is not None else "none" for step in found["steps"])
-    ax.set_title(f"{stage}; mean drift {drift}", fontsize=11, loc="left")
+    ax.set_title(f"{stage}, threshold {found['threshold']:.2f}; mean drift {drift}", fontsize=11, loc="left")
     ax.set_ylabel("components")
 
 

@@ -169,11 +169,23 @@ def test_random_components_show_what_any_two_sets_share() -> None:
     c = compare(db(1), db(2), random=400, resamples=50)
     assert c.random is not None
     assert c.there.value > 0.99
-    assert 0.7 < c.random["there"].value < c.there.value - 0.01
-    assert c.random["there"].lower < c.random["there"].value < c.random["there"].upper
+    chance = c.at_random("a")
+    assert 0.7 < chance.value < c.there.value - 0.01
+    assert chance.lower < chance.value < chance.upper
+    level = c.threshold_at(0.05)
+    for which in ("a", "b"):
+        assert len(c.random[which]) == 400
+        assert (c.random[which] >= level).mean() <= 0.05
+        assert c.curve(which, [level, -1.0])["at random"] == pytest.approx([(c.random[which] >= level).mean(), 1.0])
+    assert max((c.random[which] >= level - 1e-3).mean() for which in ("a", "b")) > 0.04
+    assert c.at(level).counts("a")["unique"] == 0
+    with pytest.raises(ValueError, match="share=0"):
+        c.threshold_at(0)
+    with pytest.raises(DataError, match="pass random=1000"):
+        compare(db(1), db(2), resamples=0).threshold_at()
     again = compare(db(1), db(2), random=400, resamples=50, n_threads=3)
     assert again.random is not None
-    assert again.random["back"].value == c.random["back"].value
+    np.testing.assert_array_equal(again.random["b"], c.random["b"])
     assert "at random" in repr(c)
     with pytest.raises(DataError, match="too few to draw random components"):
         made(V[:2], V[:2], random=5)

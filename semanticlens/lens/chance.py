@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from semanticlens._errors import DataError
 from semanticlens._kernels import lens as kernels
 from semanticlens.lens.intervals import example_weights
-from semanticlens.lens.sides import F64, Estimate, Side
+from semanticlens.lens.sides import F64, Side
 from semanticlens.lens.significance import null_examples
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def random_vectors(
 
 
 def at_random(
-    db: ConceptDB, side: Side, others: NDArray[np.float32], n: int, level: float, seed: tuple[int, ...], threads: int
-) -> Estimate:
-    """Mean cosine of n random components of a side to the nearest of the ``others`` (K, d), and quantiles of single ones."""
+    db: ConceptDB, side: Side, others: NDArray[np.float32], n: int, seed: tuple[int, ...], threads: int
+) -> F64:
+    """Cosines of n random components of a side to the nearest of the ``others`` (K, d), ascending; those with a direction."""
     used = np.bincount(side.layer[side.usable], minlength=len(side.layers))
     share = np.random.default_rng([*seed, 0]).multinomial(n, used / used.sum())  # layers by their components
     best: list[F64] = []
@@ -63,6 +63,7 @@ def at_random(
             vectors = random_vectors(db, layer, own, int(share[i]), (*seed, 1, i), threads)
             found = kernels.top_labels(vectors, others, 1, n_threads=threads)[1][:, 0].astype(np.float64)
             best.append(np.clip(found[~np.isnan(found)], -1, 1))
-    values = np.concatenate(best)
-    lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value=float(values.mean()), lower=float(lower), upper=float(upper))
+    values = np.sort(np.concatenate(best))
+    if not len(values):
+        raise DataError(f"random={n}: no random component of {side.name!r} has a direction; pass random=0")
+    return values

@@ -13,12 +13,13 @@ unique     its nearest is below t
 
 Both must come from the same encoder. Cosines of an encoder start above 0 (pictures of anything are alike to some degree), so a
 similarity means something beside another one: of other networks, of other layers, of a copy that was trained anew. ``random`` gives
-one such measure: the same for components whose examples are drawn at random.
+one such measure, the same for components whose examples are drawn at random, and with it a threshold that chance seldom reaches.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -115,8 +116,8 @@ class Comparison:
         The components of each, with their nearest of the other.
     there, back, symmetric : Estimate
         ``sim(A -> B)``, ``sim(B -> A)`` and their mean, with bootstrap intervals.
-    random : mapping of {"there", "back"} to Estimate, or None
-        The same for components whose examples are drawn at random; the interval is that of single random components.
+    random : mapping of {"a", "b"} to ndarray (n,), or None
+        Cosines to the nearest of the other side, ascending, of components whose examples are drawn at random from that side's.
     threshold : float or None
     level : float
         Of the intervals.
@@ -133,7 +134,7 @@ class Comparison:
     there: Estimate
     back: Estimate
     symmetric: Estimate
-    random: Mapping[str, Estimate] | None
+    random: Mapping[str, F64] | None
     threshold: float | None
     level: float
     resamples: int
@@ -157,6 +158,26 @@ class Comparison:
             raise ValueError(f"side {which!r}: must be 'a' ({self.a.name}) or 'b' ({self.b.name})")
         return self.a if which in ("a", self.a.name) else self.b
 
+    def at_random(self, which: str) -> Estimate:
+        """The similarity of a side's random components to the other side; the bounds are quantiles of single ones.
+
+        Raises
+        ------
+        DataError
+            If there are none: pass ``random`` to :func:`compare`.
+        """
+        values = self._random(which)
+        lower, upper = np.quantile(values, [(1 - self.level) / 2, (1 + self.level) / 2])
+        return Estimate(value=float(values.mean()), lower=float(lower), upper=float(upper))
+
+    def threshold_at(self, share: float = 0.05) -> float:
+        """The least threshold that at most this share of the random components of each side reaches; for :meth:`at`."""
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+            raise ValueError(f"share={share!r}: must be between 0 and 1, such as 0.05")
+        both = [self._random(which) for which in ("a", "b")]
+        found = max(float(v[min(math.ceil((1 - share) * len(v)), len(v) - 1)]) for v in both)
+        return min(float(np.nextafter(found, 2.0)), 1.0)
+
     def kinds(self, which: str) -> NDArray[np.int64]:
         """(K,): places in ("shared", "covered", "unique") for every component of a side; -1 for those that are left out."""
         return self._kinds(which, self._level())
@@ -178,7 +199,8 @@ class Comparison:
         }
 
     def curve(self, which: str, thresholds: Iterable[float] | None = None) -> dict[str, F64]:
-        """What each threshold would give: ``threshold`` (T,), and by kind the shares (T,) of the used components of a side.
+        """What each threshold would give: ``threshold`` (T,), and by kind the shares (T,) of the used components of a side; with random
+        components also which share of these would not be unique, "at random".
 
         Left out, thresholds go from the least to the largest cosine of both sides in 101 steps.
         """
@@ -190,6 +212,9 @@ class Comparison:
         result = {"threshold": steps}
         for i, word in enumerate(KINDS):
             result[word] = np.array([float((kinds == i).mean()) for kinds in found])
+        if self.random is not None:
+            values = self._random(which)
+            result["at random"] = 1 - np.searchsorted(values, steps, side="left") / len(values)
         return result
 
     def by_layer(self, which: str) -> list[dict[str, Any]]:
@@ -250,7 +275,7 @@ class Comparison:
             "layers": [list(self.a.layers), list(self.b.layers)],
             "components": [self.a.counts(), self.b.counts()],
             "similarity": {name: getattr(self, name).to_dict() for name in ("there", "back", "symmetric")},
-            "random": None if self.random is None else {name: e.to_dict() for name, e in self.random.items()},
+            "random": None if self.random is None else {which: self.at_random(which).to_dict() for which in ("a", "b")},
             "threshold": self.threshold,
             "level": self.level,
             "resamples": self.resamples,
@@ -295,11 +320,17 @@ class Comparison:
             used = int(own.usable.sum())
             rows.append([own.name, other.name, used, len(own) - used, estimate.value, estimate.lower, estimate.upper])
             if self.random is not None:
-                rows[-1].append(self.random["there" if which == "a" else "back"].value)
+                rows[-1].append(self.at_random(which).value)
             if self.threshold is not None:
                 rows[-1].extend(self.counts(which).values())
+                found = 1 - self.shares(which)["unique"].value
+                rows[-1].append(found)
+                if self.random is not None:
+                    rows[-1].append(float(self.curve(which, [self.threshold])["at random"][0]))
         heads += [] if self.random is None else ["at random"]
-        return heads + ([] if self.threshold is None else list(KINDS)), rows
+        if self.threshold is not None:
+            heads += [*KINDS, "found", *([] if self.random is None else ["found at random"])]
+        return heads, rows
 
     def __repr__(self) -> str:
         heads, rows = self.summary_rows()
@@ -332,6 +363,11 @@ class Comparison:
         return Path(drawing.report(self, path, **options))
 
     # ---------------------------------------------------------------- parts
+    def _random(self, which: str) -> F64:
+        if self.random is None:
+            raise DataError("there are no random components to compare with: pass random=1000, say, to compare")
+        return self.random["a" if self.side(which) is self.a else "b"]
+
     def _other(self, which: str) -> Side:
         return self.b if self.side(which) is self.a else self.a
 
@@ -427,7 +463,8 @@ def compare(
         Components with fewer examples are left out, and counted. A component with one example has that picture's vector.
     random : int
         Also compare so many components per side whose examples are drawn at random from those of the side's own components, each picture
-        as often as it occurs there: what any two sets of means of such pictures have in common. 0: none.
+        as often as it occurs there: what any two sets of means of such pictures have in common. 0: none. Then
+        :meth:`Comparison.threshold_at` gives a threshold that few of them reach.
     resamples, level : int, float
         Of the intervals: percentiles of the mean over components drawn with replacement, of A for A -> B and of B for B -> A; 0: no
         intervals. The other side stays as it is, and so do the vectors: what other pictures would give is not in them.
@@ -470,8 +507,8 @@ def compare(
         from semanticlens.lens.chance import at_random
 
         chance = {
-            "there": at_random(db_a, a, vectors_b, many, options["level"], (options["seed"], 2), threads),
-            "back": at_random(db_b, b, vectors_a, many, options["level"], (options["seed"], 3), threads),
+            "a": at_random(db_a, a, vectors_b, many, (options["seed"], 2), threads),
+            "b": at_random(db_b, b, vectors_a, many, (options["seed"], 3), threads),
         }
     return Comparison(
         a=a,

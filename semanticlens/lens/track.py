@@ -136,6 +136,10 @@ class Track:
         steps = tuple(step.at(threshold) for step in self.steps)
         return replace(self, steps=steps, threshold=steps[0].threshold)
 
+    def threshold_at(self, share: float = 0.05) -> float:
+        """The least threshold that at most this share of the random components reaches in every step; for :meth:`at`."""
+        return max(step.threshold_at(share) for step in self.steps)
+
     def fates(self, step: int) -> NDArray[np.int64]:
         """(K_old,): places in ("continues", "merges", "dies") for the old components of a step; -1 for those left out."""
         return self._step(step).kinds("a")
@@ -350,6 +354,7 @@ def track(
     layers: Any = None,
     labels: Sequence[Labels] | None = None,
     min_examples: int = 1,
+    random: int = 0,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -370,7 +375,7 @@ def track(
         A name: this layer of every database. A sequence: for each database a name, several names, or None for all its layers.
     labels : sequence of Labels, optional
         One for each database, from ``db.label(...)``, for histories.
-    min_examples, resamples, level, seed, n_threads
+    min_examples, random, resamples, level, seed, n_threads
         As for :func:`compare`.
     progress : bool
 
@@ -401,7 +406,7 @@ def track(
     pairs = [(i, i + 1) for i in range(len(dbs) - 1)]
     for i, j in bar(pairs, progress=progress, what="compare", unit="step"):
         both = None if labels is None else (labels[i], labels[j])
-        own: dict[str, Any] = {"names": (called[i], called[j]), "threshold": limit, "labels": both}
+        own: dict[str, Any] = {"names": (called[i], called[j]), "threshold": limit, "labels": both, "random": random}
         # the last step is also the comparison with the last database
         steps.append(compare(dbs[i], dbs[j], chosen[i], chosen[j], resamples=resamples, **own, **options))
         far = (

@@ -75,8 +75,12 @@ def _curves(c: Comparison) -> tuple[F64, dict[str, tuple[F64, F64]]]:
 
 
 def _words(c: Comparison, which: str, what: str = "distribution") -> str:
-    own, other = c.side(which).name, c.side("b" if which == "a" else "a").name
+    own, other = (_short(c.side(one).name) for one in (which, "b" if which == "a" else "a"))
     return f"{own}, nearest in {other}" if what == "distribution" else f"{own}, found in {other}"
+
+
+def _short(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
 
 
 def picture(
@@ -173,6 +177,17 @@ def _panel(pen: Pen, c: Comparison, what: str, left: float, wide: float) -> None
                 _dots(pen, points, COLOURS[which])
             else:
                 pen.draw.line(points, fill=COLOURS[which], width=2 * s, joint="curve")
+    if what == "distribution" and c.random is not None:
+        for i, (which, colour) in enumerate(COLOURS.items()):
+            e, y = c.at_random(which), base + 4 + 4 * i
+            ends = [
+                left + (min(max(v, low), high) - low) / ((high - low) or 1.0) * wide
+                for v in (e.lower, e.value, e.upper)
+            ]
+            pen.draw.line([(ends[0] * s, y * s), (ends[2] * s, y * s)], fill=colour, width=s)
+            pen.draw.ellipse([(ends[1] - 2) * s, (y - 2) * s, (ends[1] + 2) * s, (y + 2) * s], fill=colour)
+        pen.text(left + wide / 2, base + 21, "below the line: random components", 10, MUTED, "centre")
+        base += 7
     pen.text(left, base + 15, number(low, 2), 10.5, MUTED)
     pen.text(left + wide, base + 15, number(high, 2), 10.5, MUTED, "right")
     pen.text(left + wide, 20, f"{number(most, 2)} at the top", 10.5, MUTED, "right")

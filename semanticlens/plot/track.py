@@ -19,7 +19,7 @@ __all__ = ["flow", "fragment_of", "picture"]
 COLOURS = {"continues": "#275d91", "merges": "#8a6d1f", "dies": "#b3362b", "splits": "#5c7f33", "appears": "#2b7a4b"}
 PALE = {"continues": "#c9d9e8", "merges": "#e6dcc0", "dies": "#eccac6", "splits": "#d8e3c8", "appears": "#c8e0d1"}
 KINDS = ("flow", "drift")
-COLUMN = 0.06  # half the width of a column, in steps
+COLUMN = 0.035  # half the width of a column, in steps
 STUB = 0.3  # how far what dies reaches into its step
 Points = list[tuple[float, float]]
 
@@ -119,7 +119,9 @@ def _flow_on(ax: Any, t: Track, bands: Any, numbers: Any) -> Any:
     ax.set_xticks(range(len(columns)), t.names)
     ax.set_ylabel("components")
     ax.set_ylim(max(columns) * 1.03, 0)
-    ax.legend(frameon=False)
+    ax.legend(
+        frameon=False, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize="small", columnspacing=1.0
+    )
     return ax
 
 
