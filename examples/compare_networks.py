@@ -113,7 +113,7 @@ def photos(data: Path, out: Path, weights: Path | None, limit: int | None, top: 
         pair = ("MobileNetV2", name)
         own, other = (dbs[one] for one in pair)
         named = tuple(labels[one] for one in pair)
-        c = sl.lens.compare(own, other, *(last[one] for one in pair), names=pair, random=RANDOM, labels=named)
+        c = sl.lens.compare(own, other, *(last[one] for one in pair), names=pair, random=RANDOM, labels=named, centre=True)
         c = c.at(c.threshold_at(CHANCE))
         path = c.report(out / f"MobileNetV2_and_{name}.html")
         print(f"\n{c}\n{path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
@@ -121,7 +121,7 @@ def photos(data: Path, out: Path, weights: Path | None, limit: int | None, top: 
         deep = {}
         for a in PHOTOS["MobileNetV2"][1]:
             for b in PHOTOS[name][1]:
-                found = sl.lens.compare(own, other, a, b, resamples=0, random=500)
+                found = sl.lens.compare(own, other, a, b, resamples=0, random=500, centre=True)
                 chance = (found.at_random("a").value + found.at_random("b").value) / 2
                 deep[f"{a}, {b}"] = [round(found.symmetric.value, 4), round(chance, 4)]
         result["matrix"][name] = deep
@@ -157,7 +157,7 @@ def depth(data: Path, out: Path, weights: Path | None, limit: int | None, top: i
     result: dict[str, Any] = {"n": len(images), "top": top, "names": names, "stages": {}}
     for i, stage in enumerate(STAGES):
         layers = [CIFAR[name][1][i] for name in names]
-        t = sl.lens.track(row, names, layers=layers, random=RANDOM)
+        t = sl.lens.track(row, names, layers=layers, random=RANDOM, centre=True)
         t = t.at(t.threshold_at(CHANCE))
         curve = {k: np.round(v, 4).tolist() for k, v in t.curve(np.linspace(0, 1, 41)).items()}
         chance = [step.at_random("a").to_dict() for step in t.steps]
@@ -183,8 +183,9 @@ def figure(result: dict[str, Any], path: Path) -> None:
         ax.axvline(found["threshold"], color="0.6", lw=0.8)
         ax.set_title(f"MobileNetV2 and {name}", fontsize=11, loc="left")
         ax.set_xlabel("threshold (dashed: random components; dotted: one to one)", fontsize=8.5)
-        ax.set_xlim(0.3, 1)
+        ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.28)
+        ax.set_yticks(np.linspace(0, 1, 6))
         ax.set_ylabel("share of components")
         ax.legend(frameon=False, fontsize=8, loc="upper left")
     matrices(axes[0, 2], result["photos"])
@@ -226,9 +227,11 @@ def bars(ax: Any, found: dict[str, Any], stage: str) -> None:
                 base += step[word]
     ticks = [x for i in range(len(found["steps"])) for x in (3 * i, 3 * i + 1)]
     ax.set_xticks(ticks, [name for step in found["steps"] for name in (step["from"], step["to"])], fontsize=8)
+    ax.yaxis.get_major_locator().set_params(integer=True)
     drift = ", ".join(f"{step['mean_drift']:.2f}" if step["mean_drift"] is not None else "none" for step in found["steps"])
-    ax.set_title(f"{stage}, threshold {found['threshold']:.2f}; mean drift {drift}", fontsize=11, loc="left")
+    ax.set_title(f"{stage}, threshold {found['threshold']:.2f}", fontsize=11, loc="left")
     ax.set_ylabel("components")
+    ax.set_xlabel(f"mean drift {drift}", fontsize=8.5)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

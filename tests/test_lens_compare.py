@@ -289,3 +289,73 @@ def test_memory_grows_with_the_sets_and_not_with_their_product() -> None:
     tracemalloc.stop()
     assert peak < 12e6  # the matrix of cosines would be 144 MB
     assert sum(c.counts("a").values()) == 6000
+
+
+def test_vectors_less_their_mean() -> None:
+    """A direction that all vectors share makes any two sets alike, until it is taken away."""
+    rng = np.random.default_rng(2)
+    a, b = (5 * np.eye(1, 12)[0] + rng.standard_normal((20, 12)) for _ in range(2))
+    plain, centred = made(a, b), made(a, b, centre=True)
+    mean = (a.mean(axis=0) + b.mean(axis=0)) / 2
+    assert plain.there.value > 0.85
+    assert centred.there.value == pytest.approx(set_similarity(*((v - mean).astype(np.float32) for v in (a, b))), abs=1e-5)
+    assert centred.there.value < plain.there.value - 0.2
+    assert made(a, a, centre=True, threshold=0.999).counts("a")["shared"] == 20
+    assert "less their mean" in repr(centred)
+    assert made(a, b, centre=True, counts=[[-3] + [3] * 19, [3] * 20]).a.counts()["dead"] == 1
+    one = np.ones((1, 12), np.float32)
+    with pytest.raises(DataError, match="centre=True leaves no direction"):
+        made(one, one, centre=True)
+
+
+def drawn(random: int = 0) -> Comparison:
+    db, names = small_database.database(), ["first", small_database.HOSTILE]
+    return compare(db, db, "conv1", small_database.HOSTILE, names=names, threshold=0.9, resamples=20, random=random)
+
+
+def test_pictures(tmp_path: Any) -> None:
+    from matplotlib.figure import Figure
+
+    for c in (drawn(), drawn(200)):
+        picture = c.plot()
+        assert picture.image.width > 600
+        assert len(np.unique(np.asarray(picture.image).reshape(-1, 3), axis=0)) > 10
+        picture.save(tmp_path / "c.png")
+        axes = Figure().subplots(1, 2)
+        assert c.plot(axes[0]) is axes[0]
+        c.plot(axes[1], what="curve")
+        lines = axes[1].get_lines()
+        np.testing.assert_allclose(lines[0].get_ydata(), 1 - c.curve("a")["unique"])
+    with pytest.raises(ValueError, match="what='all'"):
+        c.plot(what="all")
+    with pytest.raises(TypeError, match="axes of matplotlib"):
+        c.plot(ax=3)
+    made(V[:4], V[:4]).plot()  # all cosines 1, no threshold
+    html = c._repr_html_()
+    assert small_database.HOSTILE not in html
+    assert "data:image" in html
+    assert "data:image" not in made(V[:4], V[:4], threshold=0.5)._repr_html_()
+
+
+def test_page(tmp_path: Any) -> None:
+    c = drawn(200)
+    text = c.report(tmp_path / "page.html", text="A <b>line</b>.").read_text(encoding="utf-8")
+    assert "A &lt;b&gt;line&lt;/b&gt;." in text
+    assert small_database.HOSTILE not in text
+    assert text.count("<li>") == len(c.pairs()) + len(c.unique("a")) + len(c.unique("b"))
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "<script" not in text
+    few = c.report(tmp_path / "few.html", pairs=1, unique=0, examples=1).read_text(encoding="utf-8")
+    assert few.count("<li>") == 1
+    assert few.count("<img") == 2
+    with pytest.raises(DataError, match="no threshold"):
+        made(V[:3], V[3:]).report(tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        c.report(tmp_path / "no" / "page.html")
+    with pytest.raises(ValueError, match="pairs=-1"):
+        c.report(tmp_path / "x.html", pairs=-1)
+    plain = made(V[:4], V[2:6], threshold=0.5).report(tmp_path / "plain.html").read_text(encoding="utf-8")
+    assert "<img" not in plain  # databases without pictures
+    assert "Shared: 2 pairs" in plain

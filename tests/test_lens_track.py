@@ -186,3 +186,41 @@ def test_refusals() -> None:
         ready.history("layer", 9)
     with pytest.raises(ValueError, match="threshold=2"):
         t.at(2)
+
+
+def test_pictures() -> None:
+    from matplotlib.figure import Figure
+
+    from semanticlens.plot.track import flow
+
+    t = planted_track(names=["early", "<late>"])
+    bands, numbers = flow(t)
+    counts = t.counts(0)
+    assert {event: n for _, _, event, n in numbers} == {event: n for event, n in counts.items() if n and event not in ("old", "new")}
+    wide = {event: max(abs(a[1] - b[1]) for a in corners for b in corners if a[0] == b[0]) for event, corners in bands}
+    assert wide == {event: counts[event] for event in wide}  # every band is as high as its count
+    assert len(wide) == 5
+    picture = t.plot()
+    assert picture.image.height > 500
+    axes = Figure().subplots(1, 2)
+    assert t.plot(axes[0]) is axes[0]
+    t.plot(axes[1], what="drift")
+    assert axes[1].get_lines()[2].get_ydata()[0] == pytest.approx(t.mean_drift(0))
+    with pytest.raises(ValueError, match="what='x'"):
+        t.plot(what="x")
+    free = track(planted.databases(V[:2], V[2:4]), resamples=0)
+    with pytest.raises(DataError, match="no threshold"):
+        free.plot()
+    free.at(0.9).plot()  # nothing continues: no drift
+    assert "<late>" not in t._repr_html_()
+    assert "No threshold yet" in free._repr_html_()
+
+
+def test_random_components_give_a_threshold() -> None:
+    import small_database
+
+    db = small_database.database()
+    t = track([db, db, db], ["a", "b", "c"], layers="conv1", resamples=0, random=200)
+    level = t.threshold_at(0.05)
+    assert max((step.random[which] >= level).mean() for step in t.steps for which in ("a", "b") if step.random) <= 0.05
+    assert t.at(level).counts(0)["continues"] == 4

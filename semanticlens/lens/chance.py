@@ -51,9 +51,15 @@ def random_vectors(
 
 
 def at_random(
-    db: ConceptDB, side: Side, others: NDArray[np.float32], n: int, seed: tuple[int, ...], threads: int
+    db: ConceptDB,
+    side: Side,
+    others: NDArray[np.float32],
+    n: int,
+    seed: tuple[int, ...],
+    centre: F64 | None,
+    threads: int,
 ) -> F64:
-    """Cosines of n random components of a side to the nearest of the ``others`` (K, d), ascending; those with a direction."""
+    """Cosines of n random components of a side, less the ``centre`` (d,), to the nearest of the ``others`` (K, d), ascending."""
     used = np.bincount(side.layer[side.usable], minlength=len(side.layers))
     share = np.random.default_rng([*seed, 0]).multinomial(n, used / used.sum())  # layers by their components
     best: list[F64] = []
@@ -61,6 +67,8 @@ def at_random(
         if share[i]:
             own = side.usable[side.layer == i]
             vectors = random_vectors(db, layer, own, int(share[i]), (*seed, 1, i), threads)
+            if centre is not None:
+                vectors = (vectors - centre).astype(np.float32)
             found = kernels.top_labels(vectors, others, 1, n_threads=threads)[1][:, 0].astype(np.float64)
             best.append(np.clip(found[~np.isnan(found)], -1, 1))
     values = np.sort(np.concatenate(best))

@@ -37,6 +37,7 @@ from semanticlens.lens.sides import (
     F64,
     Estimate,
     Side,
+    centre_of,
     check_alike,
     level_of,
     mutual,
@@ -116,6 +117,8 @@ class Comparison:
         The components of each, with their nearest of the other.
     there, back, symmetric : Estimate
         ``sim(A -> B)``, ``sim(B -> A)`` and their mean, with bootstrap intervals.
+    centre : bool
+        Whether vectors were compared from their common mean.
     random : mapping of {"a", "b"} to ndarray (n,), or None
         Cosines to the nearest of the other side, ascending, of components whose examples are drawn at random from that side's.
     threshold : float or None
@@ -134,6 +137,7 @@ class Comparison:
     there: Estimate
     back: Estimate
     symmetric: Estimate
+    centre: bool
     random: Mapping[str, F64] | None
     threshold: float | None
     level: float
@@ -276,6 +280,7 @@ class Comparison:
             "components": [self.a.counts(), self.b.counts()],
             "similarity": {name: getattr(self, name).to_dict() for name in ("there", "back", "symmetric")},
             "random": None if self.random is None else {which: self.at_random(which).to_dict() for which in ("a", "b")},
+            "centre": self.centre,
             "threshold": self.threshold,
             "level": self.level,
             "resamples": self.resamples,
@@ -335,7 +340,10 @@ class Comparison:
     def __repr__(self) -> str:
         heads, rows = self.summary_rows()
         single = self.a.single + self.b.single
-        lines = [text_table(heads, rows), f"symmetric {self.symmetric!r}"]
+        lines = [
+            text_table(heads, rows),
+            f"symmetric {self.symmetric!r}{', vectors less their mean' if self.centre else ''}",
+        ]
         if single:
             lines.append(f"{single} component(s) with one example: their vectors are those of one picture")
         lines += [f"note: {remark}" for remark in self.remarks]
@@ -438,6 +446,7 @@ def compare(
     names: Sequence[str] | None = None,
     labels: tuple[Labels, Labels] | None = None,
     min_examples: int = 1,
+    centre: bool = False,
     random: int = 0,
     resamples: int = 1000,
     level: float = 0.95,
@@ -461,6 +470,9 @@ def compare(
         From ``db_a.label(...)`` and ``db_b.label(...)``, for tables and pages.
     min_examples : int
         Components with fewer examples are left out, and counted. A component with one example has that picture's vector.
+    centre : bool
+        Compare the vectors less their mean (of both sides, each weighing the same). Means of pictures lie around the mean of all pictures,
+        and two components may be near each other because both are near that; with ``centre`` they must differ from it in the same way.
     random : int
         Also compare so many components per side whose examples are drawn at random from those of the side's own components, each picture
         as often as it occurs there: what any two sets of means of such pictures have in common. 0: none. Then
@@ -500,15 +512,20 @@ def compare(
     a, vectors_a = side_of(db_a, layers_a, called[0], "layers_a", least)
     b, vectors_b = side_of(db_b, layers_b, called[1], "layers_b", least)
     _check_labels(labels, (a, b))
+    mean = centre_of(vectors_a, vectors_b) if centre else None
+    if mean is not None:
+        vectors_a, vectors_b = ((v - mean).astype(np.float32) for v in (vectors_a, vectors_b))
     a, b = nearest(a, b, vectors_a, vectors_b, n_threads=threads)
+    if not (a.usable.any() and b.usable.any()):
+        raise DataError("centre=True leaves no direction: all concept vectors are equal to their mean")
     there, back, symmetric = _similarities(a, b, **options)
     chance = None
     if many:
         from semanticlens.lens.chance import at_random
 
         chance = {
-            "a": at_random(db_a, a, vectors_b, many, (options["seed"], 2), threads),
-            "b": at_random(db_b, b, vectors_a, many, (options["seed"], 3), threads),
+            "a": at_random(db_a, a, vectors_b, many, (options["seed"], 2), mean, threads),
+            "b": at_random(db_b, b, vectors_a, many, (options["seed"], 3), mean, threads),
         }
     return Comparison(
         a=a,
@@ -516,6 +533,7 @@ def compare(
         there=there,
         back=back,
         symmetric=symmetric,
+        centre=bool(centre),
         random=chance,
         threshold=limit,
         remarks=remarks((db_a, db_b), called),

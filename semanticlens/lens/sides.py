@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Estimate",
     "Side",
+    "centre_of",
     "check_alike",
     "level_of",
     "mutual",
@@ -197,7 +198,24 @@ def nearest(
     _prefer_same(a, b, vectors_a, vectors_b, to_b, best_a, to_a, best_b)
     both = np.flatnonzero(mutual(to_b, to_a))
     best_a[both] = best_b[to_b[both]] = np.maximum(best_a[both], best_b[to_b[both]])
-    return replace(a, best=best_a, match=to_b), replace(b, best=best_b, match=to_a)
+    return _matched(a, best_a, to_b), _matched(b, best_b, to_a)
+
+
+def _matched(side: Side, best: F64, match: I64) -> Side:
+    usable = match >= 0
+    return replace(
+        side,
+        best=best,
+        match=match,
+        unusable=int((~usable).sum()) - side.dead - side.few,
+        single=int((usable & (side.examples == 1)).sum()),
+    )
+
+
+def centre_of(a: NDArray[np.float32], b: NDArray[np.float32]) -> F64:
+    """(d,): mean concept vector of both sets, each weighing the same; rows of NaN are left out."""
+    means = [v[~np.isnan(v).any(axis=1)].mean(axis=0, dtype=np.float64) for v in (a, b)]
+    return np.asarray((means[0] + means[1]) / 2, np.float64)
 
 
 def _prefer_same(

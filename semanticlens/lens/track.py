@@ -354,6 +354,7 @@ def track(
     layers: Any = None,
     labels: Sequence[Labels] | None = None,
     min_examples: int = 1,
+    centre: bool = False,
     random: int = 0,
     resamples: int = 1000,
     level: float = 0.95,
@@ -375,7 +376,7 @@ def track(
         A name: this layer of every database. A sequence: for each database a name, several names, or None for all its layers.
     labels : sequence of Labels, optional
         One for each database, from ``db.label(...)``, for histories.
-    min_examples, random, resamples, level, seed, n_threads
+    min_examples, centre, random, resamples, level, seed, n_threads
         As for :func:`compare`.
     progress : bool
 
@@ -401,7 +402,13 @@ def track(
         check_alike(dbs[0], db)
     if labels is not None and len(labels) != len(dbs):
         raise ValueError(f"labels: {len(labels)} given for {len(dbs)} databases; there must be one for each")
-    options: dict[str, Any] = {"min_examples": min_examples, "level": level, "seed": seed, "n_threads": n_threads}
+    options: dict[str, Any] = {
+        "min_examples": min_examples,
+        "centre": centre,
+        "level": level,
+        "seed": seed,
+        "n_threads": n_threads,
+    }
     steps, last = [], []
     pairs = [(i, i + 1) for i in range(len(dbs) - 1)]
     for i, j in bar(pairs, progress=progress, what="compare", unit="step"):

@@ -39,6 +39,7 @@ i.a{background:var(--accent)}i.b{background:var(--warm)}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem 2rem;margin:1rem 0}
 .plot{width:100%;max-width:40rem;height:auto;color:var(--ink)}
 .scroll{overflow-x:auto}
+.scroll td,.scroll th{white-space:nowrap;overflow-wrap:normal}
 .pairs,.alone{list-style:none;margin:1rem 0;padding:0}
 .pairs li{border-top:1px solid var(--line);padding:.8rem 0;display:grid;grid-template-columns:4.5rem 1fr 1fr;gap:.4rem 1.4rem}
 .alone li{border-top:1px solid var(--line);padding:.7rem 0;display:grid;grid-template-columns:minmax(9rem,15rem) 1fr;gap:.4rem 1.4rem}
@@ -65,12 +66,14 @@ def _histogram(c: Comparison) -> tuple[F64, dict[str, F64]]:
     return edges, {which: np.histogram(np.clip(v, low, high), edges)[0] / len(v) for which, v in best.items()}
 
 
-def _curves(c: Comparison) -> tuple[F64, dict[str, tuple[F64, F64]]]:
-    """Thresholds; per side the shares found in the other and found one to one."""
+def _curves(c: Comparison) -> tuple[F64, dict[str, list[tuple[F64, str]]]]:
+    """Thresholds; per side the shares found in the other, found one to one, and of random components found, each with its kind of line."""
     steps, found = np.empty(0), {}
     for which in ("a", "b"):
         curve = c.curve(which)
-        steps, found[which] = curve["threshold"], (1 - curve["unique"], curve["shared"])
+        steps, found[which] = curve["threshold"], [(1 - curve["unique"], "solid"), (curve["shared"], "dotted")]
+        if "at random" in curve:
+            found[which].append((curve["at random"], "dashed"))
     return steps, found
 
 
@@ -132,8 +135,8 @@ def _on_axes(c: Comparison, ax: Any, what: str) -> Any:
             ax.stairs(shares[which], edges, color=colour, label=words)
         else:
             steps, found = _curves(c)
-            ax.plot(steps, found[which][0], color=colour, label=words)
-            ax.plot(steps, found[which][1], color=colour, linestyle=":", label="one to one")
+            for (y, line), label in zip(found[which], (words, "one to one", "at random"), strict=False):
+                ax.plot(steps, y, color=colour, linestyle=line, linewidth=1.6 if line == "solid" else 1.1, label=label)
     if c.threshold is not None:
         ax.axvline(c.threshold, color="0.6", linewidth=0.8)
     ax.set_xlabel("cosine to the nearest" if what == "distribution" else "threshold")
@@ -148,33 +151,30 @@ def _panel(pen: Pen, c: Comparison, what: str, left: float, wide: float) -> None
     if what == "distribution":
         edges, shares = _histogram(c)
         low, high, most = float(edges[0]), float(edges[-1]), max(float(v.max()) for v in shares.values())
-        lines = {w: [(np.repeat(edges, 2)[1:-1], np.repeat(v, 2), False)] for w, v in shares.items()}
+        lines = {w: [(np.repeat(edges, 2)[1:-1], np.repeat(v, 2), "solid")] for w, v in shares.items()}
     else:
         steps, curves = _curves(c)
         low, high, most = float(steps[0]), float(steps[-1]), 1.0
-        lines = {w: [(steps, found, False), (steps, one, True)] for w, (found, one) in curves.items()}
+        lines = {w: [(steps, y, line) for y, line in each] for w, each in curves.items()}
 
     def place(x: Any, y: Any) -> list[tuple[float, float]]:
         across = left + (np.asarray(x) - low) / ((high - low) or 1.0) * wide
         up = base - np.asarray(y) / (most or 1.0) * (base - top)
         return [(float(u) * s, float(v) * s) for u, v in zip(across, up, strict=True)]
 
-    pen.text(
-        left,
-        20,
-        "Cosine to the nearest" if what == "distribution" else "Share with a counterpart, by threshold",
-        12,
-        INK,
-    )
+    pen.text(left, 20, "Cosine to the nearest" if what == "distribution" else "Share found, by threshold", 12, INK)
+    if what == "curve":
+        key = "dotted: one to one" + ("" if c.random is None else "; dashed: random components")
+        pen.text(left + wide / 2, base + 15, key, 10, MUTED, "centre")
     pen.draw.line([(left * s, base * s), ((left + wide) * s, base * s)], fill=LINE, width=s)
     if c.threshold is not None and low <= c.threshold <= high:
         at = left + (c.threshold - low) / ((high - low) or 1.0) * wide
         pen.draw.line([(at * s, top * s), (at * s, base * s)], fill="#9ba5af", width=s)
     for which, parts in lines.items():
-        for across, up, dotted in parts:
+        for across, up, line in parts:
             points = place(across, up)
-            if dotted:
-                _dots(pen, points, COLOURS[which])
+            if line != "solid":
+                _dots(pen, points, COLOURS[which], dash=7 if line == "dashed" else 0)
             else:
                 pen.draw.line(points, fill=COLOURS[which], width=2 * s, joint="curve")
     if what == "distribution" and c.random is not None:
@@ -194,21 +194,23 @@ def _panel(pen: Pen, c: Comparison, what: str, left: float, wide: float) -> None
     for i, which in enumerate(("a", "b")):
         y = base + 36 + 18 * i
         pen.box(left, y - 5, 14, 3, COLOURS[which])
-        words = _words(c, which, what) + ("" if what == "distribution" else "; dotted: one to one")
+        words = _words(c, which, what)
         pen.text(left + 20, y, pen.fit(clean(words), 11, wide - 20), 11, INK)
 
 
-def _dots(pen: Pen, points: Sequence[tuple[float, float]], colour: str) -> None:
-    """A dotted line: a dot every few units of its length."""
-    s, left_over = pen.scale, 0.0
+def _dots(pen: Pen, points: Sequence[tuple[float, float]], colour: str, dash: int = 0) -> None:
+    """A dotted line, or a dashed one: a dot every few units of its length, or a stroke of a few units."""
+    s, every, gone = pen.scale, (0.5 if dash else 5.0) * pen.scale, 0.0
+    following, radius = 0.0, (0.5 if dash else 1.0) * s
     for (x0, y0), (x1, y1) in pairwise(points):
         length = float(np.hypot(x1 - x0, y1 - y0))
-        at = left_over
-        while at < length:
-            x, y = x0 + (x1 - x0) * at / length, y0 + (y1 - y0) * at / length
-            pen.draw.ellipse([x - s, y - s, x + s, y + s], fill=colour)
-            at += 5.0 * s
-        left_over = at - length
+        while following < gone + length:
+            share = (following - gone) / length
+            x, y = x0 + (x1 - x0) * share, y0 + (y1 - y0) * share
+            if not dash or following // (dash * s) % 2 == 0:
+                pen.draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
+            following += every
+        gone += length
 
 
 # ---------------------------------------------------------------------------------------------------------------- HTML
@@ -306,19 +308,22 @@ def _head(c: Comparison, heading: str, text: object, date: datetime.datetime | N
         facts.append([side.name, *source, *used])
     encoder = (c.record.get("encoder") or [{}])[0] or {}
     heads, rows = c.summary_rows()
+    lines = "dotted: one to one" + ("" if c.random is None else "; dashed: random components")
     keys = "".join(f'<span><i class="{w}"></i>{escape(_words(c, w, "curve"))}</span>' for w in ("a", "b"))
+    keys += f"<span>{lines}</span>"
     chance = (
         ""
         if c.random is None
         else " “At random” is the same for components whose examples are drawn at random from that side's."
     )
     remarks = "".join(f'<p class="muted">Note: {escape(remark)}.</p>' for remark in c.remarks)
-    made = f"semanticlens {escape(__version__)}, {escape(when)}, threshold {c.threshold:g}"
+    made = f"semanticlens {escape(__version__)}, {escape(when)}, threshold {number(c.threshold, 3)}"
+    less = ", of concept vectors less their mean" if c.centre else ""
     about = ["name", "network", "SHA-256", "layers", "pictures", "used", "left out", "one example"]
     return (
         f"<header><h1>{escape(heading)}</h1><p class='muted'>{made}</p>"
         + (f"<p>{escape(text)}</p>" if text is not None else "")
-        + f"</header><p>Symmetric similarity <b>{escape(repr(c.symmetric))}</b>.</p>"
+        + f"</header><p>Symmetric similarity <b>{escape(repr(c.symmetric))}</b>{less}.</p>"
         + f"<div class='scroll'>{table(heads, rows)}</div>"
         + "<p>The similarity from one to the other is the mean cosine of its components to their nearest there, with the "
         f"{100 * c.level:g} % interval over components.{chance} Shared: each is the nearest of the other, at the threshold or "
@@ -406,11 +411,12 @@ def _svg(c: Comparison, what: str) -> str:
     else:
         steps, curves = _curves(c)
         low, high, most = float(steps[0]), float(steps[-1]), 1.0
-        lines = [
-            (w, steps, y, dash)
-            for w, both in curves.items()
-            for y, dash in zip(both, ("", " stroke-dasharray='2 4'"), strict=True)
-        ]
+        dashes = {
+            "solid": "",
+            "dotted": " stroke-dasharray='2 4'",
+            "dashed": " stroke-dasharray='7 5' stroke-opacity='.7'",
+        }
+        lines = [(w, steps, y, dashes[line]) for w, each in curves.items() for y, line in each]
     base, span = HEIGHT - BOTTOM, (high - low) or 1.0
     inner = ""
     for which, xs, ys, dash in lines:
