@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from semanticlens._errors import DataError, LayerNotFoundError, ModelFileError
+from semanticlens.cli.npz import read_npz
 
 if TYPE_CHECKING:
     from semanticlens.encoders import Encoder
@@ -56,16 +55,7 @@ def _progress(options: argparse.Namespace) -> bool:
 
 def _arrays(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
     """The named arrays of a .npz file, those that are there."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # np.load(path) leaves a damaged file open
-            return {name: file[name] for name in wanted if name in file.files}
-    except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds; MemoryError: a shape that cannot be
-        raise DataError(
-            f"{path} is not a readable .npz file ({type(error).__name__}: {error}): "
-            "write it with numpy.savez; texts as an array of strings, not of objects"
-        ) from None
+    return read_npz(path, wanted, remedy="write it with numpy.savez; texts as an array of strings, not of objects")
 
 
 def _texts(path: Path, arrays: dict[str, Any]) -> tuple[list[str], Any] | None:

@@ -9,7 +9,9 @@ from semanticlens.lens.database import ConceptDB
 from semanticlens.lens.effects import Answers, Effects, answers, effects
 from semanticlens.lens.examples import ConceptExamples, LayerExamples
 from semanticlens.lens.pooling import Pooling, pooling, special_token
+from semanticlens.lens.proof import BeforeAfter, Drift
 from semanticlens.lens.related import RelatedData
+from semanticlens.lens.repair import Repair, repair
 from semanticlens.lens.results import Hit, Labels, Scores, SearchResult
 from semanticlens.lens.sources import ActivationSource, NetworkSource
 
@@ -17,9 +19,11 @@ __all__ = [
     "ActivationSource",
     "Answers",
     "Audit",
+    "BeforeAfter",
     "ConceptDB",
     "ConceptExamples",
     "Crops",
+    "Drift",
     "Effects",
     "Finding",
     "Hit",
@@ -29,6 +33,7 @@ __all__ = [
     "NetworkSource",
     "Pooling",
     "RelatedData",
+    "Repair",
     "Scores",
     "SearchResult",
     "answers",
@@ -38,6 +43,7 @@ __all__ = [
     "crops",
     "effects",
     "pooling",
+    "repair",
     "scores",
     "special_token",
     "with_crops",
