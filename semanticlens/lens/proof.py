@@ -267,6 +267,7 @@ def _compared(a: Any, b: Any, repaired: NDArray[np.bool_]) -> LayerDrift:
     distance = np.full(len(x), np.nan)
     norms = np.linalg.norm(x[both], axis=1) * np.linalg.norm(y[both], axis=1)
     distance[both] = np.maximum(1.0 - (x[both] * y[both]).sum(axis=1) / norms, 0.0)
+    distance[(x == y).all(axis=1)] = 0.0
     kept = [np.isin(before[before >= 0], after[after >= 0]) for before, after in zip(a.ids, b.ids, strict=True)]
     shares = np.array([own.mean() if own.size else np.nan for own in kept])
     return LayerDrift(

@@ -207,6 +207,7 @@ def repair(
             )
         means, directions = _directions(net, chosen, pairs, given, batch_size, threads, progress)
     changed = net.edited(*_edits(chosen, how, means, directions)).baked()
+    changed.name = f"{net.name}, repaired"
     return Repair(
         network=changed,
         original=net,

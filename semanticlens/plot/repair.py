@@ -30,7 +30,7 @@ WORDS = {
 CSS = """
 main{padding:2rem 0 4rem}
 .pairs{display:grid;gap:.9rem;margin:1rem 0;max-width:46rem}
-.pairs p{margin:0 0 .15rem;display:flex;justify-content:space-between;gap:1rem}
+.wide h3{margin:1.6rem 0 0}.pairs p{max-width:none;margin:0 0 .15rem;display:flex;justify-content:space-between;gap:1rem}
 .pairs p b{font-weight:500}.pairs p span{color:var(--muted);font-variant-numeric:tabular-nums}
 .pairs i{display:block;height:.62rem;border-radius:2px;margin-top:2px;min-width:1px;
 -webkit-print-color-adjust:exact;print-color-adjust:exact}
@@ -39,7 +39,6 @@ main{padding:2rem 0 4rem}
 -webkit-print-color-adjust:exact;print-color-adjust:exact}
 .out{list-style:none;margin:1rem 0;padding:0}
 .out li{border-top:1px solid var(--line);padding:.7rem 0;display:grid;grid-template-columns:minmax(9rem,14rem) 1fr;gap:.4rem 1.4rem}
-.out img{display:inline-block;margin:0 4px 4px 0;border-radius:3px}
 @media (max-width:40rem){.out li{grid-template-columns:1fr}}
 """
 
@@ -196,7 +195,7 @@ def _answers(found: BeforeAfter, target: int | str | None) -> str:
 
 def _moved(drift: Drift) -> str:
     headers = ["layer", "components", "repaired", "died", "born", "median", "90 %", "largest"]
-    moved = [[layer, k, distance] for layer, k, distance in drift.moved()]
+    moved = [[layer, k, distance] for layer, k, distance in drift.moved() if distance > 0]
     median = drift.median()
     words = "there are no others" if math.isnan(median) else f"the median distance of the others is {number(median, 4)}"
     parts = (
