@@ -65,7 +65,7 @@ def _texts(path: Path, arrays: dict[str, Any]) -> tuple[list[str], Any] | None:
         raise DataError(f"{path} has only one of texts and names: texts is the matrix (L, d), names the L texts")
     try:
         names = [str(name) for name in arrays["names"].reshape(-1)]
-    except ValueError as error:  # a text of characters that do not exist
+    except (ValueError, SystemError) as error:  # NumPy raises the latter for characters that do not exist
         raise DataError(f"{path}: names holds what is no text ({error}): write it as an array of strings") from None
     return names, arrays["texts"]
 
