@@ -229,6 +229,8 @@ class Answers:
         Mean difference of these maxima.
     through : ndarray (C, Y), float64
         Mean drop of a class's log odds in the second picture when the component alone is given the values of the first.
+    through_error : ndarray (C, Y), float64
+        Standard errors of these means; NaN for one pair.
     total : ndarray (Y,), float64
         Mean difference of the log odds between second and first.
     n : int
@@ -240,6 +242,7 @@ class Answers:
     separation: F64
     change: F64
     through: F64
+    through_error: F64
     total: F64
     n: int
 
@@ -256,6 +259,7 @@ class Answers:
                     "separation": number(self.separation[c]),
                     "change": number(self.change[c]),
                     "through": [number(v) for v in self.through[c]],
+                    "through_error": [number(v) for v in self.through_error[c]],
                 }
                 for c, (layer, k) in enumerate(self.components)
             ],
@@ -310,7 +314,7 @@ def answers(
     given = transform if transform is not None else net.preprocess
     pairs = zip(*(network_inputs(side, given, batch_size=batch_size) for side in (without, with_it)), strict=True)
     larger, change = np.zeros(len(chosen)), np.zeros(len(chosen))
-    through, total, n = np.zeros((len(chosen), len(wanted))), np.zeros(len(wanted)), 0
+    through, total, n = _Moments((len(chosen), len(wanted))), np.zeros(len(wanted)), 0
     for (ids, x), (others, y) in track(
         pairs, progress=progress, total=steps_of(without, batch_size), what="pairs", unit="batch"
     ):
@@ -327,14 +331,15 @@ def answers(
             a, b = (_largest(v[layer], k) for v in (first, second))
             larger[c] += (b > a).sum() + 0.5 * (b == a).sum()
             change[c] += float((b - a).sum(dtype=np.float64))
-            through[c] += (whole - after)[:, wanted].sum(axis=0)
+            through.add(c, (whole - after)[:, wanted], np.ones((len(ids), len(wanted)), bool))
         n += len(ids)
     return Answers(
         components=tuple(chosen),
         classes=tuple(wanted),
         separation=larger / n,
         change=change / n,
-        through=through / n,
+        through=through.mean(),
+        through_error=through.error(),
         total=total / n,
         n=n,
     )

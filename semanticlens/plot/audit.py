@@ -294,7 +294,7 @@ def _item(audit: Audit, f: Finding) -> str:
     paired = (
         ""
         if math.isnan(f.through)
-        else f"<dt>in pairs</dt><dd>{number(f.through, 2, signed=True)} passes through it; larger in {100 * f.separation:.0f} %</dd>"
+        else f"<dt>in pairs</dt><dd>{number(f.through, 2, signed=True)} ± {number(f.through_error, 2)} passes through it; larger in {100 * f.separation:.0f} %</dd>"
     )
     pull = "" if math.isnan(f.pull) else f"<dt>on others</dt><dd>{number(f.pull, 2, signed=True)}</dd>"
     return (
