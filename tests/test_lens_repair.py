@@ -91,7 +91,6 @@ def demo():
     return net, pictures, images, sl.ConceptDB.build(examples, images, sl.encoders.load("demo"), thumbnails=32)
 
 
-@pytest.mark.filterwarnings("ignore:components that were never above 0")
 def test_repair_of_the_demo_network(demo, tmp_path):
     """The components that answer to the mark are taken out: other classes are no longer called the moon, the rest stays."""
     net, pictures, images, db = demo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semanticlens._errors import DataError, MismatchError
+from semanticlens._errors import ConceptWarning, DataError, MismatchError
 from semanticlens.data.batches import Transform
 from semanticlens.lens.results import number, text_table
 
@@ -222,7 +223,9 @@ def drift(
         raise DataError("drift builds the database again: db.attach(encoder=..., images=...) first")
     if examples is None:
         given = _settings(db) | ({} if transform is None else {"transform": transform})
-        examples = collect(network, db.images, list(db.layers), **{**given, **options})
+        with warnings.catch_warnings():  # what was taken out is dead now; the result says which
+            warnings.filterwarnings("ignore", message="components that were never above 0", category=ConceptWarning)
+            examples = collect(network, db.images, list(db.layers), **{**given, **options})
     made = db.record["build"]
     after = ConceptDB.build(
         examples,

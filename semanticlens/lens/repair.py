@@ -5,9 +5,9 @@ the direction that separates pictures with a thing from the same pictures withou
 ``x - <x - mu, d> d`` (``"project"``), with mu the mean over the pictures without. The repaired network is a network like any other, with
 the change as a node of its graph: it can be saved, explained and searched.
 
-What this cannot do: teach. Where a class was learned from an artefact alone, it stays unlearned when the artefact is taken out; accuracy
-over the pictures of that class without the artefact says so (``before_after``), and only training on such pictures mends it. The direction
-of these findings is that of SemanticLens (Nature Machine Intelligence 2025, figure 4d).
+What this cannot do: teach. A component can carry an artefact and a class at once, and a class can have been learned from the artefact
+alone; the recall of the class over pictures without the artefact tells (``before_after``), and only training on such pictures mends it.
+The direction of these findings is that of SemanticLens (Nature Machine Intelligence 2025, figure 4d).
 """
 
 from __future__ import annotations

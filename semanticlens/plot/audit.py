@@ -291,11 +291,8 @@ def _item(audit: Audit, f: Finding) -> str:
         if f.decision is None
         else f"<dt>decided</dt><dd>{escape(f.decision)} {escape(audit.decisions[f.layer, f.component][1])}</dd>"
     )
-    paired = (
-        ""
-        if math.isnan(f.through)
-        else f"<dt>in pairs</dt><dd>{number(f.through, 2, signed=True)} ± {number(f.through_error, 2)} passes through it; larger in {100 * f.separation:.0f} %</dd>"
-    )
+    passes = f"{number(f.through, 2, signed=True)} ± {number(f.through_error, 2)} passes through it"
+    paired = "" if math.isnan(f.through) else f"<dt>in pairs</dt><dd>{passes}; larger in {100 * f.separation:.0f} %</dd>"
     pull = "" if math.isnan(f.pull) else f"<dt>on others</dt><dd>{number(f.pull, 2, signed=True)}</dd>"
     return (
         f"<li><div><h3><i class='dot' style='background:{COLOURS[f.category]}'></i>{escape(f.layer)}:{f.component}</h3>"

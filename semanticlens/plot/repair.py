@@ -118,8 +118,8 @@ def report(
     if drift is not None:
         parts.append(_moved(drift))
     parts.append(
-        "<h2>What taking out cannot do</h2><p>A class that was learned from the thing alone stays unlearned when the thing is taken out: "
-        "read its recall over pictures without it. Only training on such pictures mends that.</p>"
+        "<h2>What taking out cannot do</h2><p>Teach. A component can carry the thing and the class at once, and a class can have been "
+        "learned from the thing alone: read the class's recall over pictures without it. Only training on such pictures mends that.</p>"
     )
     body = "\n".join(f'<div class="wide">{part}</div>' for part in parts)
     with atomic_write(goal, "w") as file:
