@@ -10,7 +10,9 @@ from semanticlens.lens.database import ConceptDB
 from semanticlens.lens.effects import Answers, Effects, answers, effects
 from semanticlens.lens.examples import ConceptExamples, LayerExamples
 from semanticlens.lens.pooling import Pooling, pooling, special_token
+from semanticlens.lens.proof import BeforeAfter, Drift
 from semanticlens.lens.related import RelatedData
+from semanticlens.lens.repair import Repair, repair
 from semanticlens.lens.results import Hit, Labels, Scores, SearchResult
 from semanticlens.lens.sides import Estimate, Side
 from semanticlens.lens.sources import ActivationSource, NetworkSource
@@ -20,10 +22,12 @@ __all__ = [
     "ActivationSource",
     "Answers",
     "Audit",
+    "BeforeAfter",
     "Comparison",
     "ConceptDB",
     "ConceptExamples",
     "Crops",
+    "Drift",
     "Effects",
     "Estimate",
     "Finding",
@@ -37,6 +41,7 @@ __all__ = [
     "NetworkSource",
     "Pooling",
     "RelatedData",
+    "Repair",
     "Scores",
     "SearchResult",
     "Side",
@@ -49,6 +54,7 @@ __all__ = [
     "crops",
     "effects",
     "pooling",
+    "repair",
     "scores",
     "special_token",
     "track",

@@ -1,7 +1,7 @@
 """Edits as nodes: a network that does by itself what edits did to it, so that it can be saved, loaded and handed on.
 
-An edit of whole components is one affine map for every place of a node's value, x -> A x + b.  Behind each edited node stands a node that
-applies the maps of its edits, one after the other; it takes over the name, so that whatever reads or records the node sees the edited value.
+An edit of whole components is one affine map for every place of a node's value, x -> A x + b.  Behind each edited node stands a node
+that applies the maps of its edits, one after the other; it takes over the name: whatever reads or records the node sees the edited value.
 """
 
 from __future__ import annotations
@@ -83,17 +83,17 @@ def _node(name: str, before: str, edits: Sequence[Edit], shape: Sequence[int | N
             full = np.diag(a) if a.ndim == 1 else a
             matrix = full @ (np.diag(scale) if matrix is None else matrix)
             shift = full @ shift + b
-    own = {"shift": shift} if matrix is not None else {"scale": scale, "shift": shift}
+    kept: dict[str, F64] = {}
     if matrix is None:
         wide = (size, 1, 1) if rank == 4 else (size,)
-        kept = {role: value.reshape(wide) for role, value in own.items()}
-        op, attrs = "scale_shift", {}
+        op, kept = "scale_shift", {"scale": scale.reshape(wide), "shift": shift.reshape(wide)}
+    elif rank == 4:
+        op, kept = "conv2d", {"weight": matrix[..., None, None], "bias": shift}
     else:
-        kept = {"weight": matrix[..., None, None] if rank == 4 else matrix, "bias": shift}
-        op, attrs = "conv2d" if rank == 4 else "dense", {}
+        op, kept = "dense", {"weight": matrix, "bias": shift}
     keys = {role: _free(f"{name}.edit.{role}", set(params)) for role in kept}
     params.update({keys[role]: np.ascontiguousarray(value, np.float32) for role, value in kept.items()})
-    return Node(name, op, (before,), keys, attrs)
+    return Node(name, op, (before,), keys)
 
 
 def _affine(one: Edit, size: int, rank: int) -> tuple[F64, F64]:

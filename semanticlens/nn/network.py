@@ -573,7 +573,7 @@ class Network:
         from semanticlens.nn.load.bundle import write_bundle
 
         if self.edits:
-            raise ValueError("a bundle holds a network, not edits: save net.baked(), which has them as nodes, or the network they were made from")
+            raise ValueError("a bundle holds a network, not edits: save net.baked(), which has them as nodes, or the network without them")
         write_bundle(self, path)
 
     def __repr__(self) -> str:
