@@ -57,9 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from semanticlens import _kernels
-    from semanticlens.cli import commands, examine
+    from semanticlens.cli import commands, examine, together
 
-    run = getattr(examine if options.command in examine.__all__ else commands, options.command)
+    room = next((m for m in (examine, together) if options.command in m.__all__), commands)
+    run = getattr(room, options.command)
     with _kernels.num_threads(options.threads) if options.threads is not None else contextlib.nullcontext():
         return int(run(options) or 0)
 

@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     whole.set_defaults(command=None, threads=None, traceback=False)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND")
     looking = (_add_info, _add_build, _add_search, _add_label, _add_scores, _add_report, _add_card)
-    for add in (*looking, _add_audit, _add_repair, _add_align, _add_demo):
+    for add in (*looking, _add_audit, _add_repair, _add_compare, _add_track, _add_align, _add_demo):
         add(commands)
     return whole
 
@@ -279,6 +279,53 @@ def _add_repair(commands: _Commands) -> None:
     parser.add_argument("--target", metavar="CLASS", help="the class that leaned on them, for the page")
     parser.add_argument("--arch", metavar="NAME", help="architecture of bare weights, where the file does not tell")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+
+
+def _add_matching(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threshold", type=float, metavar="X", help="cosine from which two components show the same")
+    parser.add_argument(
+        "--chance", type=float, metavar="SHARE", help="take the threshold that at most this share of random components reaches, e.g. 0.05"
+    )
+    parser.add_argument("--random", type=_count, metavar="N", help="random components to compare with (with --chance 2000, else none)")
+    parser.add_argument("--centre", action="store_true", help="compare the vectors less their mean")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call them (default: by their networks)")
+    parser.add_argument("--min-examples", type=_positive, default=1, metavar="N", help="leave out components with fewer (default: 1)")
+    parser.add_argument("--resamples", type=_count, default=1000, metavar="N", help="of the intervals, 0 for none (default: %(default)s)")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of intervals and random components (default: %(default)s)")
+    parser.add_argument("--encoder", metavar="FILE.npz", help="the encoder's vectors (see build), for a vocabulary of texts")
+    parser.add_argument("--vocabulary", metavar="FILE", help="name the components: one text per line, or a .npz with names and texts")
+    parser.add_argument("--label-threshold", type=float, default=0.0, metavar="X", help="below X one is unlabelled (default: %(default)s)")
+
+
+def _add_compare(commands: _Commands) -> None:
+    parser = _command(
+        commands, "compare", "which concepts two databases share",
+        "Compare the components of two databases that were made with one encoder: similarity both ways with intervals, concepts that\n"
+        "both have, and concepts of one only.  Without --threshold or --chance there is only the similarity, and with --json the curve\n"
+        "over all thresholds: there is none that fits every encoder.",
+        "a.sldb b.sldb --chance 0.05 --centre --out both.html\n"
+        "a.sldb b.sldb --layers-a layer4 --layers-b features.18 --threshold 0.8 --json", json=True,
+    )  # fmt: skip
+    parser.add_argument("a", metavar="A")
+    parser.add_argument("b", metavar="B")
+    parser.add_argument("--layers-a", nargs="+", metavar="LAYER", help="of A (default: all)")
+    parser.add_argument("--layers-b", nargs="+", metavar="LAYER", help="of B (default: all)")
+    _add_matching(parser)
+    parser.add_argument("--out", metavar="FILE.html", help="also write a page with pairs side by side; replaced if it exists")
+
+
+def _add_track(commands: _Commands) -> None:
+    parser = _command(
+        commands, "track", "what becomes of concepts from database to database",
+        "Follow the components over databases in a row, made with one encoder: how many continue, merge, die, split off and appear in\n"
+        "each step, how far they move, and how alike each database is to the last.",
+        "epoch1.sldb epoch5.sldb epoch30.sldb --layers layer4 --chance 0.05 --plot track.png\n"
+        "r20.sldb r32.sldb r56.sldb --layers layer3.2 layer3.4 layer3.8 --threshold 0.7 --json", json=True,
+    )  # fmt: skip
+    parser.add_argument("databases", nargs="+", metavar="DB", help="two or more, in order")
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help="one for all databases, or one for each (default: all layers)")
+    _add_matching(parser)
+    parser.add_argument("--plot", metavar="FILE.png", help="also draw it: .png, .jpg or .webp; replaced if it exists")
 
 
 def _add_align(commands: _Commands) -> None:

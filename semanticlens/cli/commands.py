@@ -114,7 +114,7 @@ def open_database(options: argparse.Namespace, *, texts: bool) -> ConceptDB:
     return db
 
 
-def _words(path: Path) -> Any:
+def words_at(path: Path) -> Any:
     """A vocabulary: lines of a text file, or names with their vectors."""
     if path.suffix == ".npz":
         found = _texts(path, _arrays(path, ("texts", "names")))
@@ -292,7 +292,7 @@ def search(options: argparse.Namespace) -> None:
 def label(options: argparse.Namespace) -> None:
     """Names of components."""
     out = None if options.out is None else target_at(options.out, (".json",), "--out")
-    words = _words(Path(options.vocabulary))
+    words = words_at(Path(options.vocabulary))
     db = open_database(options, texts=isinstance(words, list))
     found = _labels(db, options, words, options.top)
     if out is not None:
@@ -315,7 +315,7 @@ def scores(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     """The page."""
     out = target_at(options.out, (".html", ".htm"), "report")
-    words = None if options.vocabulary is None else _words(Path(options.vocabulary))
+    words = None if options.vocabulary is None else words_at(Path(options.vocabulary))
     db = open_database(options, texts=options.queries is not None or isinstance(words, list))
     found = None
     if options.queries is not None:
@@ -332,7 +332,7 @@ def card(options: argparse.Namespace) -> None:
     from semanticlens.plot.card import FORMATS
 
     out = target_at(options.out, tuple(FORMATS), "card")
-    words = None if options.vocabulary is None else _words(Path(options.vocabulary))
+    words = None if options.vocabulary is None else words_at(Path(options.vocabulary))
     db = open_database(options, texts=isinstance(words, list))
     if options.layer not in db.layers:
         raise LayerNotFoundError(options.layer, db.layers, "the database")
