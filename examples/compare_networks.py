@@ -163,6 +163,10 @@ def depth(data: Path, out: Path, weights: Path | None, limit: int | None, top: i
         chance = [step.at_random("a").to_dict() for step in t.steps]
         result["stages"][stage] = {**t.to_dict(), "layers": layers, "curve": curve, "random": chance}
         print(f"\n{stage}\n{t}", flush=True)
+    first, last = (CIFAR[name][1][-1] for name in (names[0], names[-1]))
+    c = sl.lens.compare(row[0], row[-1], first, last, names=(names[0], names[-1]), random=RANDOM, centre=True)
+    path = c.at(c.threshold_at(CHANCE)).report(out / f"{names[0]}_and_{names[-1]}.html")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
     return result
 
 

@@ -215,6 +215,10 @@ def test_refusals() -> None:
     for change in ({"normalize_examples": True}, {"weighting": "scores"}):
         with pytest.raises(MismatchError, match=f"{next(iter(change))} is .* so their vectors cannot be compared"):
             compare(plain, ConceptDB.build(examples, None, encoder, **change))
+    cropped = ConceptDB.build(examples, None, encoder)
+    cropped.record["build"]["crops"] = True
+    with pytest.raises(MismatchError, match="crops is True in one and False in the other"):
+        compare(cropped, plain)
     with pytest.raises(LayerNotFoundError):
         compare(a, b, layers_b="none")
     with pytest.raises(DataError, match="layers_a is empty: name at least one of 'layer'"):

@@ -39,7 +39,7 @@ i.a{background:var(--accent)}i.b{background:var(--warm)}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem 2rem;margin:1rem 0}
 .plot{width:100%;max-width:40rem;height:auto;color:var(--ink)}
 .scroll{overflow-x:auto}
-.scroll td,.scroll th{white-space:nowrap;overflow-wrap:normal}
+.scroll .sl-out .sl-table td,.scroll .sl-out .sl-table th{white-space:nowrap;overflow-wrap:normal}
 .pairs,.alone{list-style:none;margin:1rem 0;padding:0}
 .pairs li{border-top:1px solid var(--line);padding:.8rem 0;display:grid;grid-template-columns:4.5rem 1fr 1fr;gap:.4rem 1.4rem}
 .alone li{border-top:1px solid var(--line);padding:.7rem 0;display:grid;grid-template-columns:minmax(9rem,15rem) 1fr;gap:.4rem 1.4rem}
@@ -62,7 +62,8 @@ def _histogram(c: Comparison) -> tuple[F64, dict[str, F64]]:
     low, high = (float(f(np.concatenate(list(best.values())))) for f in (np.min, np.max))
     if high - low < 1e-3:  # all alike
         low, high = max(low - 0.05, -1.0), min(high + 0.05, 1.0)
-    edges = np.linspace(low, high, BINS + 1)
+    bins = int(np.clip(2 * np.sqrt(min(len(v) for v in best.values())), 6, BINS))
+    edges = np.linspace(low, high, bins + 1)
     return edges, {which: np.histogram(np.clip(v, low, high), edges)[0] / len(v) for which, v in best.items()}
 
 

@@ -99,9 +99,11 @@ def picture(
 
     def draw(pen: Pen) -> tuple[float, float]:
         step = max(130.0, min(300.0, 760.0 / len(t.steps)))
-        left, wide = 40.0, step * len(t.steps)
+        wide = step * len(t.steps)
+        room = [pen.width(pen.fit(clean(t.names[i]), 11, step - 10), 11) / 2 for i in (0, -1)]
+        left = 20 + max(20.0, room[0])
         base = _draw_flow(pen, t, bands, numbers, left, step)
-        return left + wide + 70, _draw_drift(pen, t, left, step, base + 58)
+        return left + wide + max(70.0, room[1] + 20), _draw_drift(pen, t, left, step, base + 58)
 
     return finish(draw, pixels, font, f"{len(t.names)} databases in a row")
 
@@ -169,9 +171,7 @@ def _draw_flow(pen: Pen, t: Track, bands: Any, numbers: Any, left: float, step: 
     base = top + high
     for i, (name, count) in enumerate(zip(t.names, columns, strict=True)):
         x, _ = place(i, 0)
-        words, room = pen.fit(clean(name), 11, step - 10), step / 2
-        at = min(max(x, 20 + pen.width(words, 11) / 2), left + step * len(t.steps) + 60 - pen.width(words, 11) / 2)
-        pen.text(at if room else x, base + 18, words, 11, INK, "centre")
+        pen.text(x, base + 18, pen.fit(clean(name), 11, step - 10), 11, INK, "centre")
         pen.text(x, base + 33, str(count), 10, MUTED, "centre")
     return base
 
