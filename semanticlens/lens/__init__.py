@@ -8,7 +8,9 @@ from semanticlens.lens.crops import Crops, crop_box, crops
 from semanticlens.lens.database import ConceptDB
 from semanticlens.lens.effects import Answers, Effects, answers, effects
 from semanticlens.lens.examples import ConceptExamples, LayerExamples
+from semanticlens.lens.map import Colouring, SemanticMap, map
 from semanticlens.lens.pooling import Pooling, pooling, special_token
+from semanticlens.lens.regions import Region
 from semanticlens.lens.related import RelatedData
 from semanticlens.lens.results import Hit, Labels, Scores, SearchResult
 from semanticlens.lens.sources import ActivationSource, NetworkSource
@@ -17,6 +19,7 @@ __all__ = [
     "ActivationSource",
     "Answers",
     "Audit",
+    "Colouring",
     "ConceptDB",
     "ConceptExamples",
     "Crops",
@@ -28,15 +31,18 @@ __all__ = [
     "LayerExamples",
     "NetworkSource",
     "Pooling",
+    "Region",
     "RelatedData",
     "Scores",
     "SearchResult",
+    "SemanticMap",
     "answers",
     "audit",
     "collect",
     "crop_box",
     "crops",
     "effects",
+    "map",
     "pooling",
     "scores",
     "special_token",
