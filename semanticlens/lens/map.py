@@ -56,12 +56,14 @@ class Colouring:
         Names of the kinds; None for amounts.
     about : str
         What the number is.
+    kind : {"layer", "score", "class", "given"}
     """
 
     name: str
     values: F64
     names: tuple[str, ...] | None = None
     about: str = ""
+    kind: str = "given"
 
     def __repr__(self) -> str:
         return f"Colouring({self.name!r}, {self.about})"
@@ -333,7 +335,7 @@ def map(
     made: dict[str, Any] = {}
     for step in steps:
         if step == "colours":
-            made[step] = _colourings(db, live, color, roles, threads)
+            made[step] = _colourings(db, live, color, roles, sure, threads)
         elif step == "positions":
             vectors = np.concatenate([db[name].vectors[rows] for name, rows in live.items()])
             made[step] = _positions(vectors, method, n_neighbors, min_dist, seed, threads)
@@ -422,10 +424,16 @@ def _labels(labels: Any, db: ConceptDB, live: Mapping[str, I64]) -> tuple[tuple[
 # -------------------------------------------------------------------- colours
 
 
-def _colourings(db: ConceptDB, live: Mapping[str, I64], color: Any, roles: Any, threads: int) -> tuple[Colouring, ...]:
+def _colourings(
+    db: ConceptDB, live: Mapping[str, I64], color: Any, roles: Any, sure: F32, threads: int
+) -> tuple[Colouring, ...]:
     """All there are, the chosen one first."""
-    found = [Colouring(name="layer", values=_by_layer(live), names=tuple(live), about="layer")]
+    found = [Colouring(name="layer", values=_by_layer(live), names=tuple(live), about="layer", kind="layer")]
     found += _scores(db, live, threads)
+    if not np.isnan(sure).all():
+        found.append(
+            Colouring(name="label score", values=sure.astype(np.float64), about="score of the best label", kind="score")
+        )
     found += _by_class(db, live, roles)
     if isinstance(color, (str, int, np.integer)) and not isinstance(color, bool):
         chosen = _named(color, found, db, roles)
@@ -454,6 +462,7 @@ def _scores(db: ConceptDB, live: Mapping[str, I64], threads: int) -> list[Colour
             name=word,
             values=np.concatenate([getattr(table[name], word)[rows] for name, rows in live.items()]),
             about=about[word],
+            kind="score",
         )
         for word in SCORES
     ]
@@ -480,7 +489,7 @@ def _by_class(db: ConceptDB, live: Mapping[str, I64], roles: Any) -> list[Colour
         if roles is not None
         else "its share of the mean top activations over classes"
     )
-    return [Colouring(name=word, values=shares[:, y], about=about) for y, word in enumerate(words)]
+    return [Colouring(name=word, values=shares[:, y], about=about, kind="class") for y, word in enumerate(words)]
 
 
 def _class_words(db: ConceptDB, count: int, roles: Any) -> list[str]:
@@ -512,7 +521,7 @@ def _of_activation(affinity: F32) -> F64:
 
 
 def _named(color: str | int | np.integer[Any], found: list[Colouring], db: ConceptDB, roles: Any) -> Colouring:
-    classes = [c for c in found if c.name != "layer" and c.name not in SCORES]
+    classes = [c for c in found if c.kind == "class"]
     if not isinstance(color, str):
         if not 0 <= int(color) < len(classes):
             there = (
