@@ -54,11 +54,8 @@ def on_ramp(share: Any) -> NDArray[np.uint8]:
     """Colours (..., 3) of shares from 0 to 1."""
     stops = np.stack([_rgb(c) for c in RAMP]).astype(np.float64)
     at = np.clip(np.asarray(share, np.float64), 0, 1) * (len(stops) - 1)
-    return (
-        np.stack([np.interp(at, np.arange(len(stops)), stops[:, c]) for c in range(3)], axis=-1)
-        .round()
-        .astype(np.uint8)
-    )
+    found = np.stack([np.interp(at, np.arange(len(stops)), stops[:, c]) for c in range(3)], axis=-1)
+    return np.asarray(found.round(), np.uint8)
 
 
 def kind_colours(count: int) -> NDArray[np.uint8]:

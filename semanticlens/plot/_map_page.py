@@ -53,7 +53,9 @@ kbd{font:inherit;border:1px solid var(--line);border-radius:3px;padding:0 .3em}
 @media (max-width:640px){.head{padding:.7rem 1rem .5rem}.tools,.foot{padding-left:1rem;padding-right:1rem}
 .tools label{flex:1 1 100%}.tools input,.tools select{flex:1 1 auto;width:auto;min-width:0;font-size:16px}
 .tools button,.tools input,.tools select{height:2.6rem;min-width:2.6rem}
-.stage{min-height:62dvh}.card{left:.5rem!important;right:.5rem;top:auto!important;bottom:.5rem;width:auto;max-width:none}
+.stage{min-height:62dvh}.card{left:.5rem!important;right:.5rem;top:auto!important;bottom:.5rem;width:auto;max-width:none;
+max-height:60%;overflow-y:auto}
+.card dl{grid-template-columns:1fr auto 1fr auto;column-gap:.9rem}
 .found{max-height:34%;width:auto;max-width:calc(100% - 1.2rem)}}
 @media print{.tools,.foot,.found,.card{display:none!important}.stage{height:16cm;min-height:0}}
 """
@@ -218,10 +220,10 @@ SCRIPT = """
   }
   var disc = { r: -1 };
   function makeDisc(r) {
-    var R = r + 0.9 * dpr, k = Math.ceil(R), at = [], halo = [], core = [];
+    var strong = 150 * Math.min(Math.max((r / dpr - 1.4) / 1.2, 0), 1), R = r + 0.9 * dpr, k = Math.ceil(R), at = [], halo = [], core = [];
     for (var y = -k; y <= k; y++) for (var x = -k; x <= k; x++) {
       var d = Math.sqrt(x * x + y * y), c = Math.min(Math.max(r + 0.5 - d, 0), 1), h = Math.min(Math.max(R + 0.5 - d, 0), 1);
-      if (c > 0 || h > 0) { at.push(y * BW + x); halo.push(Math.round(h * 150)); core.push(Math.round(c * 256)); }
+      if (c > 0 || h * strong > 0) { at.push(y * BW + x); halo.push(Math.round(h * strong)); core.push(Math.round(c * 256)); }
     }
     disc = { r: r, w: BW, at: Int32Array.from(at), halo: Uint16Array.from(halo), core: Uint16Array.from(core) };
   }
@@ -272,13 +274,13 @@ SCRIPT = """
     var zoom = view.s / fit, hi = Math.min(1 + Math.floor(Math.log2(Math.max(zoom, 1)) / 1.1), data.levels);
     var lo = Math.max(0, Math.min(hi - 2, data.levels - 1));
     var taken = [], count = 0, r = radius();
-    function put(text, x, y, size, weight, ink, lift) {
+    function put(text, x, y, size, weight, ink, lift, often) {
       var c = sprite(text, size, weight, ink), w = c.width / dpr, h = c.height / dpr, left = x - w / 2, top = y - h / 2 - lift;
       if (left < 2 || top < 2 || left + w > cssW - 2 || top + h > cssH - 2) return;
       for (var k = 0; k < taken.length; k++) {
         var t = taken[k];
         if (left < t[0] + t[2] && t[0] < left + w && top < t[1] + t[3] && t[1] < top + h) return;
-        if (t[4] === text && Math.abs(t[5] - x) < 150 && Math.abs(t[6] - y) < 90) return;
+        if (!often && t[4] === text && Math.abs(t[5] - x) < 150 && Math.abs(t[6] - y) < 90) return;
       }
       taken.push([left, top, w, h, text, x, y]);
       ctx.drawImage(c, Math.round(left * dpr), Math.round(top * dpr));
@@ -288,13 +290,14 @@ SCRIPT = """
       for (var i = 0; i < n && count < 60; i++) {
         if (!state[i] || label[i] < 0) continue;
         var x = sx(X[i]), y = sy(Y[i]);
-        if (x > 0 && y > 0 && x < cssW && y < cssH) put(data.names[label[i]], x, y, 12, "450", true, r + 10);
+        if (x > 0 && y > 0 && x < cssW && y < cssH) put(data.names[label[i]], x, y, 12, "450", true, r + 10, true);
       }
     }
     for (var k = 0; k < data.regions.length && count < 60; k++) {
       var g = data.regions[k];
       if (g[0] < lo || g[0] > hi) continue;
-      put(data.names[g[1]], sx(g[2]), sy(g[3]), SIZE[Math.min(g[0], 3)], g[0] === lo ? "650" : "500", g[0] <= lo + 1 && !filtered, 0);
+      var weight = g[0] === lo ? "650" : "500", ink = g[0] <= lo + 1 && !filtered;
+      put(data.names[g[1]], sx(g[2]), sy(g[3]), SIZE[Math.min(g[0], 3)], weight, ink, inView < 1500 ? r + 9 : 0, false);
     }
   }
   function paint() {
@@ -347,7 +350,8 @@ SCRIPT = """
     var p = data.pictures, each = p.each, ids = [], c = document.createElement("canvas"), gap = 4;
     for (var j = 0; j < each; j++) if (examples[i * each + j] >= 0) ids.push(examples[i * each + j]);
     if (!ids.length) return null;
-    var columns = Math.min(each, 4), rows = Math.ceil(ids.length / columns), g = c.getContext("2d");
+    if (cssW < 520) ids = ids.slice(0, 6);
+    var columns = Math.min(each, cssW < 520 ? 6 : 4), rows = Math.ceil(ids.length / columns), g = c.getContext("2d");
     c.width = columns * (p.side + gap) - gap; c.height = rows * (p.side + gap) - gap;
     c.setAttribute("role", "img");
     c.setAttribute("aria-label", ids.length + " example pictures");

@@ -164,6 +164,11 @@ class Scene:
     head: str
     base: float
 
+    @property
+    def rim(self) -> float:
+        """Of white around each dot, where dots are large enough for one."""
+        return 0.5 if self.radius > 1.8 else 0.0
+
 
 def _scene(m: SemanticMap, pen: Pen) -> Scene:
     places = m.positions.astype(np.float64)
@@ -248,7 +253,7 @@ def _dots(scene: Scene, size: tuple[int, int], pixels: int) -> Image.Image:
     """The dots, drawn at twice the size and made smaller, so that their edges are smooth."""
     large = Image.new("RGB", (2 * size[0], 2 * size[1]), "white")
     draw, s = ImageDraw.Draw(large), 2 * pixels
-    outer, inner = (scene.radius + 0.5) * s, scene.radius * s
+    outer, inner = (scene.radius + scene.rim) * s, scene.radius * s
     for (x, y), colour in zip(scene.points * s, scene.colours, strict=True):
         draw.ellipse((x - outer, y - outer, x + outer, y + outer), fill="white")
         draw.ellipse(
@@ -315,7 +320,7 @@ def _svg(m: SemanticMap, font: str | os.PathLike[str] | None) -> str:
         f'height="{scene.height:g}" font-family="{family}"><title>{escape(scene.head)}</title>'
         f'<rect width="100%" height="100%" fill="#ffffff"/>'
         f'<text x="{EDGE:g}" y="25" font-size="13" fill="{INK}">{escape(scene.head)}</text>'
-        f'<g stroke="#ffffff" stroke-width="0.7">{dots}</g><g fill="{INK}" font-weight="600" paint-order="stroke" stroke="#ffffff" '
+        f'<g stroke="#ffffff" stroke-width="{1.4 * scene.rim:g}">{dots}</g><g fill="{INK}" font-weight="600" paint-order="stroke" stroke="#ffffff" '
         f'stroke-width="3" stroke-linejoin="round">{names}</g><g font-size="11" fill="{MUTED}">{legend}</g></svg>\n'
     )
 
@@ -391,10 +396,10 @@ def write_page(
 ) -> Path:
     """Write the map as one self-contained page, atomically: zoom, pan, examples on hovering, search by label, a choice of colourings.
 
-    The file stays small: a component takes some 30 bytes and 3 more per colouring, of which there are at most those of layer and
-    scores, the chosen one, and 24 classes. Example pictures take at most ``budget`` bytes: each is kept once, in sheets of 256, of 64 pixels a side (48
-    from 1500 on, 40 from 6000 on), cut to squares; first the best example of every component, then the second, and so on until the
-    budget is full. The page says how many there are.
+    The file stays small: a component takes some 30 bytes and 3 more per colouring, of which there are at most those of layer and scores,
+    the chosen one, and 24 classes. Example pictures take at most ``budget`` bytes: each is kept once, in sheets of 256, of 64 pixels a
+    side (48 from 1500 on, 40 from 6000 on), cut to squares; first the best example of every component, then the second, and so on until
+    the budget is full. The page says how many there are.
 
     Parameters
     ----------
