@@ -54,7 +54,9 @@ class Browser:
     def __enter__(self) -> Browser:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         os.close(self.down)  # the browser ends when its pipe does
         try:
             self.process.wait(20)
@@ -76,7 +78,12 @@ class Browser:
 
     def _call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         self.number += 1
-        sent = {"id": self.number, "method": method, "params": parameters, **({"sessionId": session} if session else {})}
+        sent = {
+            "id": self.number,
+            "method": method,
+            "params": parameters,
+            **({"sessionId": session} if session else {}),
+        }
         os.write(self.down, json.dumps(sent).encode() + b"\0")
         until = time.monotonic() + self.timeout
         while True:
@@ -91,10 +98,24 @@ class Browser:
         """One command to the page."""
         return self._call(method, self.session, **parameters)
 
-    def open(self, path: Path, width: int = 1280, height: int = 800, *, dark: bool = False, mobile: bool = False, scale: float = 1) -> None:
+    def open(
+        self,
+        path: Path,
+        width: int = 1280,
+        height: int = 800,
+        *,
+        dark: bool = False,
+        mobile: bool = False,
+        scale: float = 1,
+    ) -> None:
         """Show a file, and wait until it is loaded."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
         self.events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         until = time.monotonic() + self.timeout
@@ -105,7 +126,9 @@ class Browser:
         """What an expression of JavaScript gives; promises are waited for."""
         found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in found:
-            raise RuntimeError(found["exceptionDetails"].get("exception", {}).get("description", str(found["exceptionDetails"])))
+            raise RuntimeError(
+                found["exceptionDetails"].get("exception", {}).get("description", str(found["exceptionDetails"]))
+            )
         return found["result"].get("value")
 
     def complaints(self) -> list[str]:

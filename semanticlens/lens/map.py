@@ -342,7 +342,7 @@ def map(
         else:
             made[step] = regions(made["positions"], known)
     parameters = (
-        {"n_neighbors": min(n_neighbors, count - 1), "min_dist": min_dist, "seed": seed} if method != "pca" else {}
+        {"n_neighbors": int(min(n_neighbors, count - 1)), "min_dist": float(min_dist), "seed": int(seed)} if method != "pca" else {}
     )
     return SemanticMap(
         positions=made["positions"],

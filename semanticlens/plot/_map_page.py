@@ -85,6 +85,12 @@ SCRIPT = """
   var state = new Uint8Array(n).fill(1), filtered = false, matches = [], only = -1, hover = -1, kept = -1, queued = false;
   var times = new Float32Array(240), drawn = 0;
 
+  // Dots are drawn in mixed order: else the last layer would lie on top of all others.
+  var order = new Uint32Array(n), stride = Math.max(1, Math.floor(n * 0.618));
+  function common(a, b) { return b ? common(b, a % b) : a; }
+  while (common(stride, n) > 1) stride++;
+  for (var turn = 0; turn < n; turn++) order[turn] = turn * stride % n;
+
   // ------------------------------------------------------------------ colours
   var point = new Uint8Array(n), full = new Uint32Array(256), dim = new Uint32Array(256);
   function rgb(hex) { return [1, 3, 5].map(function (i) { return parseInt(hex.slice(i, i + 2), 16); }); }
@@ -235,7 +241,8 @@ SCRIPT = """
   function discs(which, palette, bg) {
     var at = disc.at, halo = disc.halo, core = disc.core, m = at.length, s = view.s * dpr;
     var ox = W / 2 - view.x * s, oy = H / 2 + view.y * s, edge = PAD - 2 - Math.ceil(disc.r + dpr), inView = 0;
-    for (var i = 0; i < n; i++) {
+    for (var k = 0; k < n; k++) {
+      var i = order[k];
       if (state[i] !== which) continue;
       var x = Math.round(X[i] * s + ox), y = Math.round(oy - Y[i] * s);
       if (x < -edge || y < -edge || x >= W + edge || y >= H + edge) continue;

@@ -254,7 +254,8 @@ def _dots(scene: Scene, size: tuple[int, int], pixels: int) -> Image.Image:
     large = Image.new("RGB", (2 * size[0], 2 * size[1]), "white")
     draw, s = ImageDraw.Draw(large), 2 * pixels
     outer, inner = (scene.radius + scene.rim) * s, scene.radius * s
-    for (x, y), colour in zip(scene.points * s, scene.colours, strict=True):
+    order = np.random.default_rng(0).permutation(len(scene.points))  # else the last layer would lie on top of all others
+    for (x, y), colour in zip(scene.points[order] * s, scene.colours[order], strict=True):
         draw.ellipse((x - outer, y - outer, x + outer, y + outer), fill="white")
         draw.ellipse(
             (x - inner, y - inner, x + inner, y + inner), fill=(int(colour[0]), int(colour[1]), int(colour[2]))
@@ -320,8 +321,9 @@ def _svg(m: SemanticMap, font: str | os.PathLike[str] | None) -> str:
         f'height="{scene.height:g}" font-family="{family}"><title>{escape(scene.head)}</title>'
         f'<rect width="100%" height="100%" fill="#ffffff"/>'
         f'<text x="{EDGE:g}" y="25" font-size="13" fill="{INK}">{escape(scene.head)}</text>'
-        f'<g stroke="#ffffff" stroke-width="{1.4 * scene.rim:g}">{dots}</g><g fill="{INK}" font-weight="600" paint-order="stroke" stroke="#ffffff" '
-        f'stroke-width="3" stroke-linejoin="round">{names}</g><g font-size="11" fill="{MUTED}">{legend}</g></svg>\n'
+        f'<g stroke="#ffffff" stroke-width="{1.4 * scene.rim:g}">{dots}</g>'
+        f'<g fill="{INK}" font-weight="600" paint-order="stroke" stroke="#ffffff" stroke-width="3" stroke-linejoin="round">{names}</g>'
+        f'<g font-size="11" fill="{MUTED}">{legend}</g></svg>\n'
     )
 
 
