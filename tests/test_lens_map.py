@@ -219,8 +219,10 @@ def test_bad_input(options: dict[str, Any], error: type[Exception], words: str) 
 
 def test_too_few_components_and_undefined_scores() -> None:
     db, _, _ = planted(groups=2, each=2)
-    with pytest.raises(DataError, match="1 components of 'low' have a vector: a map needs at least 3"):
+    with pytest.raises(DataError, match="1 components of 'low' have a vector: method='neighbours' needs at least 3"):
         map(db, layers="low")
+    with pytest.raises(DataError, match="3 components of 'low', 'high' have a vector: method='umap' needs at least 5"):
+        map(db, method="umap")
     assert len(map(db)) == 3
     db, _, _ = planted(groups=2, each=3)
     for name in db.layers:

@@ -38,7 +38,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 METHODS = ("neighbours", "umap", "pca")
 SCORES = ("clarity", "polysemanticity", "redundancy")
-LEAST = 3  # components of a map
+LEAST = {"neighbours": 3, "umap": 5, "pca": 3}  # components of a map; what umap-learn starts from needs a few more
 SHOWN = 24
 
 
@@ -309,8 +309,8 @@ def map(
     Raises
     ------
     DataError
-        For fewer than 3 components that have a vector, labels that name none of them or do not fit, numbers to colour by that are not
-        finite or do not fit, and scores that are undefined for every component.
+        For fewer than 3 components that have a vector (5 for "umap"), labels that name none of them or do not fit, numbers to colour by
+        that are not finite or do not fit, and scores that are undefined for every component.
     LayerNotFoundError, ValueError
         For what does not exist; the message offers what does.
     MissingExtraError
@@ -326,10 +326,9 @@ def map(
     names, threads = db._chosen(layers), resolve_threads(n_threads)
     live = {name: np.flatnonzero(_usable(db[name])) for name in names}
     count = sum(len(rows) for rows in live.values())
-    if count < LEAST:
-        raise DataError(
-            f"{count} components of {', '.join(repr(n) for n in names)} have a vector: a map needs at least {LEAST}; add layers"
-        )
+    if count < LEAST[method]:
+        there = f"{count} components of {', '.join(repr(n) for n in names)} have a vector"
+        raise DataError(f"{there}: method={method!r} needs at least {LEAST[method]}; add layers")
     known, sure = _labels(labels, db, live)
     steps = track(("colours", "positions", "regions"), progress=progress, what="map", unit="step")
     made: dict[str, Any] = {}
@@ -342,7 +341,9 @@ def map(
         else:
             made[step] = regions(made["positions"], known)
     parameters = (
-        {"n_neighbors": int(min(n_neighbors, count - 1)), "min_dist": float(min_dist), "seed": int(seed)} if method != "pca" else {}
+        {"n_neighbors": int(min(n_neighbors, count - 1)), "min_dist": float(min_dist), "seed": int(seed)}
+        if method != "pca"
+        else {}
     )
     return SemanticMap(
         positions=made["positions"],

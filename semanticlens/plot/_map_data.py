@@ -15,6 +15,7 @@ from semanticlens.plot.html import image_bytes
 
 if TYPE_CHECKING:
     from semanticlens.lens.map import Colouring, SemanticMap
+    from semanticlens.lens.regions import Region
 
 __all__ = [
     "RAMP",
@@ -26,12 +27,14 @@ __all__ = [
     "page_data",
     "point_colours",
     "script_json",
+    "written",
 ]
 
 RAMP = ("#5b5fc7", "#2f8fc0", "#35a67c", "#a9a832", "#e07f33")  # from low to high, to be seen on white and on black
 UNDEFINED = "#b4bac1"
 CLIP = 1.0  # percent at both ends of the values that take the end colours, from CLIPPED components on
 CLIPPED = 200
+WRITTEN = 0.15  # share of a region's members from which their name is written
 CLASSES = 24  # colourings by class that the page offers
 SHEET = 16  # pictures across and down a sheet of the page
 SIDES = ((1500, 64), (6000, 48), (1 << 62, 40))  # up to so many pictures, of this many pixels
@@ -148,6 +151,11 @@ def example_sheets(m: SemanticMap, each: int, budget: int) -> dict[str, Any] | N
             "shown": len(place_of), "wanted": len(wanted)}  # fmt: skip
 
 
+def written(m: SemanticMap) -> list[Region]:
+    """Regions whose name says something: at least 15 % of their members have it."""
+    return [region for region in m.regions if region.name is not None and region.share >= WRITTEN]
+
+
 def page_data(m: SemanticMap, pictures: dict[str, Any] | None) -> dict[str, Any]:
     names = list(dict.fromkeys(name for name in m.labels if name is not None))
     at = {name: i for i, name in enumerate(names)}
@@ -163,9 +171,7 @@ def page_data(m: SemanticMap, pictures: dict[str, Any] | None) -> dict[str, Any]
         "names": names,
         "layers": list(m.layers),
         "colourings": [_colouring(c) for c in _offered(m)],
-        "regions": [
-            [r.level, at[r.name], round(r.x, 5), round(r.y, 5), len(r.members)] for r in m.regions if r.name is not None
-        ],
+        "regions": [[r.level, at[str(r.name)], round(r.x, 5), round(r.y, 5), len(r.members)] for r in written(m)],
         "levels": max((r.level for r in m.regions), default=0),
         "ramp": list(RAMP),
         "kinds": list(COLOURS),

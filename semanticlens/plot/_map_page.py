@@ -135,6 +135,7 @@ SCRIPT = """
     if (v === 0) return "0";
     return (a >= 1e5 || a < 1e-4 ? v.toExponential(2) : a >= 100 ? v.toFixed(0) : v.toFixed(a >= 10 ? 1 : 3)).replace("-", "\\u2212");
   }
+  function grouped(count) { return String(count).replace(/\\B(?=(\\d{3})+$)/g, "\\u202f"); }
   function drawLegend() {
     var c = colouring, i;
     legend.textContent = "";
@@ -423,7 +424,7 @@ SCRIPT = """
       if (yes) matches.push(i);
     }
     filtered = matches.length < n;
-    shown.textContent = filtered ? matches.length + " of " + n : n + " components";
+    shown.textContent = filtered ? grouped(matches.length) + " of " + grouped(n) : grouped(n) + " components";
     found.textContent = "";
     found.hidden = !parts.length;
     if (parts.length && list !== false) results();

@@ -31,6 +31,7 @@ from semanticlens.plot._map_data import (
     page_data,
     point_colours,
     script_json,
+    written,
 )
 from semanticlens.plot._type import Pen, clean
 from semanticlens.plot.html import Html, escape, fragment, image_bytes, note, number, page, table, title
@@ -139,8 +140,8 @@ def _wanted(
 ) -> list[Name]:
     """Names of the coarsest regions, then of the next level, at their places in the picture."""
     found = []
-    for region in m.regions:
-        if region.level < len(SIZES) and region.name is not None:
+    for region in written(m):
+        if region.level < len(SIZES):
             text = clean(region.name)
             text = text if len(text) <= 36 else text[:34].rstrip() + "…"
             x, y = to(region.x, region.y)
@@ -217,6 +218,8 @@ def _undefined(colouring: Colouring) -> int:
 def picture(m: SemanticMap, ax: Any = None, *, pixels: int = 2, font: str | os.PathLike[str] | None = None) -> Any:
     """Draw the map: one dot per component, coloured as chosen, with the names of its regions where there is room for them.
 
+    Names that fewer than 15 % of a region's members have are not written.
+
     Parameters
     ----------
     m : SemanticMap
@@ -254,7 +257,9 @@ def _dots(scene: Scene, size: tuple[int, int], pixels: int) -> Image.Image:
     large = Image.new("RGB", (2 * size[0], 2 * size[1]), "white")
     draw, s = ImageDraw.Draw(large), 2 * pixels
     outer, inner = (scene.radius + scene.rim) * s, scene.radius * s
-    order = np.random.default_rng(0).permutation(len(scene.points))  # else the last layer would lie on top of all others
+    order = np.random.default_rng(0).permutation(
+        len(scene.points)
+    )  # else the last layer would lie on top of all others
     for (x, y), colour in zip(scene.points[order] * s, scene.colours[order], strict=True):
         draw.ellipse((x - outer, y - outer, x + outer, y + outer), fill="white")
         draw.ellipse(
@@ -353,11 +358,7 @@ def save(
 
 def _on_axes(m: SemanticMap, ax: Any) -> Any:
     c = m.colour
-    names = [
-        (region.name, region.x, region.y, region.level)
-        for region in m.regions
-        if region.level < len(SIZES) and region.name
-    ]
+    names = [(str(region.name), region.x, region.y, region.level) for region in written(m) if region.level < len(SIZES)]
     key = [(name, colour / 255) for name, colour in zip(c.names or (), kind_colours(len(c.names or ())), strict=True)]
     bar = None if c.names is not None else (on_ramp(np.linspace(0, 1, 256)) / 255, *limits(c))
 
@@ -459,7 +460,8 @@ def _body(m: SemanticMap, heading: str, made: dict[str, Any], when: datetime.dat
         "<noscript><p>The map is drawn by a script, which is switched off here.</p></noscript></div>"
         '<footer class="foot"><details><summary>How to read and use this map</summary>'
         "<p>Each dot is a component of the network. Its place says what the pictures that activate it most look like to the encoder: "
-        "near means alike, and how far apart, or in which direction, says little. A region is named as most of its members are labelled; "
+        "near means alike, and how far apart, or in which direction, says little. "
+        "A region is named as most of its members are labelled, where at least 15 % are; "
         f"further names appear on zooming in.</p><p>{KEYS}</p><p>Laid out by {escape(m.method)} "
         f"{escape(json.dumps(dict(m.parameters)))} on "
         f"cosine similarity. SHA-256: {escape(record)}. Made with semanticlens-native {escape(__version__)} on "
