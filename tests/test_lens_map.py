@@ -498,7 +498,7 @@ def test_page_of_20_000_components_stays_fluent(tmp_path: Path) -> None:
         for k in range(48):
             b.mouse("mouseMoved", 640 + 6 * k, 450 + 2 * k, button="left", buttons=1)
         b.mouse("mouseReleased", 930, 550, button="left", clickCount=1)
-        b.value("new Promise(function (done) { requestAnimationFrame(function () { requestAnimationFrame(done); }); })")
+        b.value(FRAME)
         last = b.value("semanticMap.drawn()")
         draws = b.value(f"Array.from(semanticMap.times.slice({first}, {last}))")
         stamps = b.value("stamps.slice(1)")
@@ -510,6 +510,9 @@ def test_page_of_20_000_components_stays_fluent(tmp_path: Path) -> None:
     assert len(draws) > 40
     assert median(draws) < 16  # 5 ms on a quiet machine; a frame at 60 a second has 16.7
     assert median(gaps) < 34
+
+
+FRAME = "new Promise(function (done) { requestAnimationFrame(function () { requestAnimationFrame(done); }); })"
 
 
 @pytest.mark.slow
@@ -536,6 +539,34 @@ def test_page_answers_to_mouse_keys_and_search(tmp_path: Path) -> None:
         assert b.value("document.querySelectorAll('script').length") == 2
         b.value("var c = document.getElementById('colour'); c.value = '1'; c.dispatchEvent(new Event('change'))")
         assert b.value("document.querySelector('.legend .ramp') !== null")
+        b.open(page)
+        x, y = b.value("semanticMap.place(4)")
+        b.mouse("mouseMoved", x + 2, y - 2)
+        assert b.value("document.querySelector('.card p').textContent") == f"{m[4][0]}, component {m[4][1]}"
+        before = b.value("semanticMap.place(4)")
+        b.mouse("mouseWheel", x, y, deltaX=0, deltaY=-120)
+        b.value(FRAME)
+        assert b.value("semanticMap.zoom()") == pytest.approx(2**0.5, rel=1e-3)
+        assert b.value("semanticMap.place(4)") == pytest.approx(
+            before, abs=0.5
+        )  # what is under the pointer stays there
+        b.mouse("mouseMoved", 5, 5)
+        assert b.value("document.querySelector('.card').hidden")
         b.open(page, 390, 844, mobile=True, scale=2)
         assert b.value("document.documentElement.scrollWidth") == 390
+        x, y = b.value(
+            "var r = document.querySelector('.stage').getBoundingClientRect(); [r.left + r.width / 2, r.top + r.height / 2]"
+        )
+        b.call("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
+        for kind, apart in (("touchStart", 40), ("touchMove", 60), ("touchMove", 80), ("touchEnd", None)):
+            points = [] if apart is None else [{"x": x - apart, "y": y, "id": 1}, {"x": x + apart, "y": y, "id": 2}]
+            b.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+        assert b.value("semanticMap.zoom()") == pytest.approx(2.0, rel=0.02)
+        b.value("document.getElementById('all').click()")
+        b.value("new Promise(function (done) { setTimeout(done, 600); })")
+        assert b.value("semanticMap.zoom()") == pytest.approx(1)
+        x, y = b.value("semanticMap.place(0)")
+        for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
+            b.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+        assert b.value("document.querySelector('.card p').textContent") == f"{m[0][0]}, component {m[0][1]}"
         assert b.complaints() == []

@@ -486,11 +486,13 @@ def _by_class(db: ConceptDB, live: Mapping[str, I64], roles: Any) -> list[Colour
     shares = np.concatenate(tables)
     words = _class_words(db, shares.shape[1], roles)
     about = (
-        "share of the relevance that speaks for it in the layer"
+        "share of its layer's relevance for {}"
         if roles is not None
-        else "its share of the mean top activations over classes"
+        else "share of {} in its mean top activations by class"
     )
-    return [Colouring(name=word, values=shares[:, y], about=about, kind="class") for y, word in enumerate(words)]
+    return [
+        Colouring(name=w, values=shares[:, y], about=about.replace("{}", w), kind="class") for y, w in enumerate(words)
+    ]
 
 
 def _class_words(db: ConceptDB, count: int, roles: Any) -> list[str]:

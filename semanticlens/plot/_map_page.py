@@ -535,7 +535,10 @@ SCRIPT = """
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
 
   readTheme(); dress(); colour();
-  window.semanticMap = { times: times, drawn: function () { return drawn; }, zoom: function () { return view.s / fit; } };
+  window.semanticMap = {  // for tests and measurements
+    times: times, drawn: function () { return drawn; }, zoom: function () { return view.s / fit; },
+    place: function (i) { var box = canvas.getBoundingClientRect(); return [box.left + sx(X[i]), box.top + sy(Y[i])]; }
+  };
   document.querySelector(".tools").hidden = false;
   resize(); filter(false);
   new ResizeObserver(resize).observe(stage);
