@@ -4,7 +4,8 @@
 
 scikit-learn clusters a share of the components and its time is scaled to all of them (the cost per component is the same; the file says
 how many were timed).  Dense redundancy is what the published package does, in NumPy: normalise, multiply, mask the diagonal, take row
-maxima.  Each memory peak is measured in a process of its own.
+maxima.  The bootstrap is 1 000 resamples of clarity, polysemanticity, redundancy and five label cosines, against all of them once.
+Each memory peak is measured in a process of its own.
 """
 
 from __future__ import annotations
@@ -158,6 +159,38 @@ def measure_redundancy(threads: int, rows: int, repeats: int) -> dict[str, objec
     }
 
 
+def measure_bootstrap(v, threads: int, resamples: int) -> dict[str, object]:
+    import numpy as np
+    from common import compare, ratio
+
+    from semanticlens import _core
+
+    table, ids = v.reshape(-1, D), np.arange(len(v) * M).reshape(-1, M)
+    texts = vectors(1000, seed=1)
+    x = _core.concept_vectors(table, ids)[0]
+    nearest, groups = _core.redundancy(x)[1], _core.polysemanticity(table, ids)[1]
+    best = _core.top_labels(x, texts, 5)[0]
+    targets, chosen = np.concatenate([texts, x]), np.concatenate([nearest[:, None] + len(texts), best], axis=1)
+
+    def once():
+        _core.clarity(table, ids, n_threads=threads)
+        _core.polysemanticity(table, ids, n_threads=threads)
+        means = _core.concept_vectors(table, ids, n_threads=threads)[0]
+        _core.redundancy(means, n_threads=threads)
+
+    def intervals():
+        _core.bootstrap(table, ids, None, None, groups, targets, chosen, resamples=resamples, n_threads=threads)
+
+    times = compare({"once": once, "bootstrap": intervals}, repeats=5, clock="cpu" if threads == 1 else "wall")
+    return {
+        "size": [len(v), M, D],
+        "threads": threads,
+        "resamples": resamples,
+        "times": times,
+        "times_of_one": ratio(times, "bootstrap", "once"),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, no result file")
@@ -177,6 +210,7 @@ def main() -> None:
     results = {
         "clarity": measure_clarity(v, args.threads),
         "polysemanticity": measure_polysemanticity(v, args.threads, 32 if args.quick else 128),
+        "bootstrap": measure_bootstrap(v, args.threads, 1000),
         "redundancy": measure_redundancy(args.threads, 6000 if args.quick else args.rows, 1 if args.quick else args.repeats),
     }
     c, p, r = results["clarity"], results["polysemanticity"], results["redundancy"]
@@ -192,6 +226,11 @@ def main() -> None:
         f"redundancy {r['size']}: {r['seconds']['ours']:.2f} s with {r['ours_extra_mb']:.0f} MB besides the input "
         f"(peak of the process {r['ours_peak_mb']:.0f} MB); "
         f"dense {r['seconds']['dense']:.2f} s with {r['dense_extra_mb']:.0f} MB: {r['times_faster']:.1f} x"
+    )
+    b = results["bootstrap"]
+    print(
+        f"bootstrap {b['size']}, {b['resamples']} resamples: {b['times']['bootstrap']['seconds']:.2f} s, "
+        f"{b['times_of_one']:.1f} times all scores once"
     )
     if not args.quick:
         record(f"scores_{args.threads}t", results)

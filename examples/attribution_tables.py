@@ -10,8 +10,9 @@ a map tells classes and places apart, not how closely it follows an outline.
 
 Pixel flipping takes the photos themselves. In both cases only photos that the network classifies right are taken, evenly spread.
 
-Writes to OUT one contact sheet per network (the photos are not ours to publish, so the sheets are not committed); with --table
-FILE.json the numbers, with --page FILE.md the page that is committed as docs/attribution_tables.md.
+Writes to OUT two contact sheets per network (the photos are not ours to publish, so the sheets are not committed); with --table
+FILE.json the numbers, after each network; with --page FILE.md the page that is committed as docs/attribution_tables.md. It takes a
+quarter of an hour per network; with --resume, networks are left alone that FILE.json holds for the same settings and methods.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 import semanticlens as sl
 from semanticlens.attribution import Composite, gradient_x_input, integrated_gradients, metrics
@@ -35,6 +36,8 @@ from semanticlens.attribution import Composite, gradient_x_input, integrated_gra
 Array = NDArray[Any]
 NETWORKS = {"SqueezeNet": "squeezenet_v1.0_imagenet.npz", "MobileNetV2": "mobilenet_v2_1.0_224_imagenet.npz"}
 CONTROL = "random (control)"
+METHODS = ["epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1_flat", "excitation_backprop", "gradient x input",
+           "integrated gradients", "guided backprop (norm)", CONTROL]  # fmt: skip
 FILLS = ("mean", "blur")
 COLUMNS = {"pixel_flipping": ("abpc", "aopc", "aopc_least"), "localisation": ("mass", "rank", "pointing")}
 
@@ -43,12 +46,6 @@ def methods(net: sl.Network, n_threads: int | None) -> dict[str, Callable[..., A
     """Name -> function of network, inputs and classes; the same on both networks."""
     low, high = (np.reshape((pixel * net.preprocess.scale - np.array(net.preprocess.mean)) / np.array(net.preprocess.std), (1, -1, 1, 1))
                  for pixel in (0.0, 255.0))  # fmt: skip
-    lrp = {
-        "epsilon_plus_flat": "epsilon_plus_flat",
-        "epsilon_gamma_box": Composite.epsilon_gamma_box(low, high),
-        "epsilon_alpha2_beta1_flat": "epsilon_alpha2_beta1_flat",
-        "excitation_backprop": "excitation_backprop",
-    }
     guided = metrics.map_function("guided_backprop", n_threads)
 
     def guided_norm(net: sl.Network, x: Array, targets: Array) -> Array:
@@ -57,12 +54,10 @@ def methods(net: sl.Network, n_threads: int | None) -> dict[str, Callable[..., A
     def random(net: sl.Network, x: Array, targets: Array) -> Array:
         return np.stack([np.random.default_rng([int(t), x.shape[-1]]).random(x.shape[2:]) for t in targets])
 
-    made = {name: metrics.map_function(composite, n_threads) for name, composite in lrp.items()}
-    gradients = {
-        "gradient x input": partial(gradient_x_input, n_threads=n_threads),
-        "integrated gradients": partial(integrated_gradients, steps=16, n_threads=n_threads),
-    }
-    return {**made, **gradients, "guided backprop (norm)": guided_norm, CONTROL: random}
+    lrp = ("epsilon_plus_flat", Composite.epsilon_gamma_box(low, high), "epsilon_alpha2_beta1_flat", "excitation_backprop")
+    made = [metrics.map_function(composite, n_threads) for composite in lrp]
+    gradients = (partial(gradient_x_input, n_threads=n_threads), partial(integrated_gradients, steps=16, n_threads=n_threads))
+    return dict(zip(METHODS, (*made, *gradients, guided_norm, random), strict=True))
 
 
 def classified_right(net: sl.Network, photos: Any, offset: int, number: int, skip: int = 0) -> tuple[Array, Array, list[str]]:
@@ -105,14 +100,6 @@ def flip(net: sl.Network, x: Array, classes: Array, makers: Mapping[str, Any], a
 
 # pictures
 
-def heat_picture(heat: Array) -> Image.Image:
-    """Red is positive, blue negative, white 0; cut off at the 99.5th percentile of the absolute values."""
-    top = np.percentile(np.abs(heat), 99.5) or 1.0
-    v = np.clip(heat / top, -1, 1)[..., None]
-    red, blue, white = (np.array(colour, dtype=np.float64) for colour in ((178, 24, 43), (33, 102, 172), (255, 255, 255)))
-    return Image.fromarray((white + np.maximum(v, 0) * (red - white) + np.maximum(-v, 0) * (blue - white)).round().astype(np.uint8))
-
-
 def shown(net: sl.Network, x: Array) -> Image.Image:
     """A network input as a picture again."""
     p = net.preprocess
@@ -121,18 +108,15 @@ def shown(net: sl.Network, x: Array) -> Image.Image:
     return Image.fromarray(pixels.transpose(1, 2, 0).round().clip(0, 255).astype(np.uint8))
 
 
-def sheet(rows: list[tuple[str, list[Image.Image]]], heads: list[str], path: Path, side: int = 150) -> None:
-    """A contact sheet: one row per picture, one column per method."""
-    page = Image.new("RGB", (len(heads) * (side + 6) + 6, 20 + len(rows) * (side + 22)), "white")
-    draw = ImageDraw.Draw(page)
-    for j, head in enumerate(heads):
-        draw.text((6 + j * (side + 6), 4), head[:24], fill="black")
-    for i, (name, pictures) in enumerate(rows):
-        top = 20 + i * (side + 22)
-        draw.text((6, top), name, fill="black")
-        for j, picture in enumerate(pictures):
-            page.paste(picture.resize((side, side), Image.Resampling.BILINEAR), (6 + j * (side + 6), top + 14))
-    page.save(path)
+def name_of(file: str) -> str:
+    """``n01440764_tench.JPEG`` -> ``tench``."""
+    return Path(file).stem.partition("_")[2].replace("_", " ") or Path(file).stem
+
+
+def draw(path: Path, found: Mapping[str, Any], pictures: list[Image.Image], rows: list[str], title: str) -> None:
+    """A contact sheet: one row per picture, one column per method, each map in a scale of its own."""
+    maps = {name: e.maps[: len(rows)] for name, e in found.items()}
+    sl.plot.attribution.sheet(maps, pictures=pictures, rows=rows, title=title, cell=150, pixels=1).save(path)
 
 
 # results
@@ -196,18 +180,15 @@ def one_network(name: str, data: Path, photos: Any, args: argparse.Namespace) ->
     print(f"{name}: {len(x)} photos read, {time.perf_counter() - start:.0f} s", flush=True)
     flipped = flip(net, x, classes, makers, args)
     print(f"{name}: pixels flipped, {time.perf_counter() - start:.0f} s", flush=True)
-    tiles, tile_classes, _ = classified_right(net, photos, offset, 4 * args.mosaics)
+    tiles, tile_classes, tile_names = classified_right(net, photos, offset, 4 * args.mosaics)
     order = np.random.default_rng(args.seed).permutation(len(tiles))  # neighbours in the list are alike: mosaics mix them
     localised = localise(net, tiles[order], tile_classes[order], makers, args)
-    first = next(iter(flipped.values()))
-    drawn = [(Path(names[i]).stem, [shown(net, x[i]), *(heat_picture(e.maps[i]) for e in first.values())])
-             for i in range(min(args.shown, len(x)))]  # fmt: skip
     args.out.mkdir(parents=True, exist_ok=True)
-    sheet(drawn, ["photo", *makers], args.out / f"{name}.png")
+    count = min(args.shown, len(x))
+    draw(args.out / f"{name}.png", flipped[FILLS[0]], [shown(net, one) for one in x[:count]], [name_of(n) for n in names[:count]], name)
     mosaics = metrics.mosaic(tiles[order], seed=args.seed)[0]
-    rows = [(f"class {tile_classes[order][i]}", [shown(net, mosaics[i // 4]), *(heat_picture(e.maps[i]) for e in localised.values())])
-            for i in range(min(2 * 4, len(tiles)))]  # fmt: skip
-    sheet(rows, ["mosaic", *makers], args.out / f"{name}_mosaics.png")
+    rows = [name_of(tile_names[i]) for i in order[: 2 * 4]]
+    draw(args.out / f"{name}_mosaics.png", localised, [shown(net, mosaics[i // 4]) for i in range(len(rows))], rows, f"{name}, mosaics")
     result = {
         "pixel_flipping": {fill: record(found, COLUMNS["pixel_flipping"]) for fill, found in flipped.items()},
         "localisation": record(localised, (*COLUMNS["localisation"], "gini")),
@@ -217,6 +198,16 @@ def one_network(name: str, data: Path, photos: Any, args: argparse.Namespace) ->
         print(f"\npixel flipping, fill {fill}\n{metrics.table(found, COLUMNS['pixel_flipping'])}")
     print(f"\nlocalisation in mosaics\n{metrics.table(localised, (*COLUMNS['localisation'], 'gini'))}\n", flush=True)
     return result
+
+
+def kept(table: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Networks of an earlier run, if its settings and methods were these."""
+    if not table.is_file():
+        return {}
+    before = json.loads(table.read_text(encoding="utf-8"))
+    if before["settings"] != settings:
+        raise SystemExit(f"{table} was made with {before['settings']}, not {settings}: run without --resume, or with its settings")
+    return {name: found for name, found in before["networks"].items() if list(found["localisation"]) == METHODS}
 
 
 def main() -> None:
@@ -233,14 +224,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--table", type=Path, help="write the numbers here (JSON)")
     parser.add_argument("--page", type=Path, help="write the page here (Markdown)")
+    parser.add_argument("--resume", action="store_true", help="keep the networks that --table holds for these settings")
     args = parser.parse_args()
+    if args.resume and not args.table:
+        parser.error("--resume needs --table, the file to go on with")
     archive = args.data / "no-licence" / "imagenet_sample_224.zip"
     if not archive.is_file():
         raise SystemExit(f"{archive} is missing: pass the data folder with --data, or set SEMANTICLENS_DATA")
     photos = sl.data.ImageArchive(archive)
     settings = {key: getattr(args, key) for key in ("photos", "mosaics", "region", "steps", "seed")}
-    result: dict[str, Any] = {"settings": settings, "networks": {}}
+    result: dict[str, Any] = {"settings": settings, "networks": kept(args.table, settings) if args.resume else {}}
     for name in args.networks:
+        if name in result["networks"]:
+            print(f"{name}: kept, from {args.table}", flush=True)
+            continue
         result["networks"][name] = one_network(name, args.data, photos, args)
         if args.table:
             args.table.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

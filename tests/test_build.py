@@ -232,6 +232,7 @@ def kernels(size: int = 1) -> dict[str, Callable[[], Any]]:
         "clarity": lambda: lens.clarity(examples, n_threads=2),
         "concept_vectors": lambda: lens.concept_vectors(examples, n_threads=2),
         "polysemanticity": lambda: lens.polysemanticity(examples, n_threads=2),
+        "bootstrap": lambda: lens.bootstrap(vectors, np.arange(24).reshape(4, 6) % len(vectors), resamples=20, n_threads=2),
         "cosine": lambda: lens.cosine(vectors, vectors, n_threads=2),
         "redundancy": lambda: lens.redundancy(vectors, n_threads=2),
         "top_labels": lambda: lens.top_labels(vectors, vectors, 3, n_threads=2),

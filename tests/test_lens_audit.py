@@ -26,7 +26,7 @@ def layer(**changes: Any) -> LayerAudit:
         "valid_prompt": np.array([0, 1, 0, -1, 0]),
         "spurious_prompt": np.array([0, 0, 2, -1, 1]),
         "shares": np.array([[0.4, 0.3, 0.2, 0.0, 0.1], [0.0, 0.0, 0.005, 0.0, 0.995]]),
-        **{name: nothing.copy() for name in ("effect", "error", "pull", "through")},
+        **{name: nothing.copy() for name in ("effect", "error", "pull", "through", "through_error")},
         "separation": np.full(5, np.nan),
         **changes,
     }
@@ -78,7 +78,10 @@ def test_findings_put_what_acts_first_and_mark_what_does_not() -> None:
     assert "(!)" in a.table()
     through = np.full((2, 5), np.nan)
     through[0, :3] = [0.5, 0.7, -0.1]
-    paired = made(effect=effect, error=error, separation=np.array([0.9, 0.8, 0.8, np.nan, np.nan]), through=through)
+    separation = np.array([0.9, 0.8, 0.8, np.nan, np.nan])
+    paired = made(effect=effect, error=error, separation=separation, through=through, through_error=np.full((2, 5), 0.1))
+    unsure = made(effect=effect, error=error, separation=separation, through=through, through_error=np.full((2, 5), 0.4))
+    assert not any(f.answers for f in unsure.findings("ox"))
     assert [(f.component, f.answers, f.disagrees) for f in paired.findings("ox")] == [
         (1, True, False),  # called spurious, and answers
         (0, True, True),  # called valid, and answers

@@ -102,6 +102,7 @@ def test_pairs() -> None:
         mixed[:, k] = first["bend"][:, k]
         drop = odds_by_hand(second["output"]) - odds_by_hand(net.run_from("bend", mixed)["output"])
         assert got.through[k, 0] == pytest.approx(drop[:, 1].mean(), abs=1e-5)
+        assert got.through_error[k, 0] == pytest.approx(drop[:, 1].std(ddof=1) / 11**0.5, abs=1e-5)
     assert (got.n, got.classes) == (11, (1,))
     assert "through" in repr(got)
     assert answers(net, X, X, [("bend", 0)]).separation.tolist() == [0.5]

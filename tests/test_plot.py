@@ -187,8 +187,8 @@ def test_component_facts(db: ConceptDB, labels: Labels) -> None:
     assert red.label == "red"
     assert red.candidates[0][1] == pytest.approx(labels["conv1", 0].score)
     assert red.classes[0][0] == "ruby"
-    assert [i % 3 for i, _ in red.examples] == [0] * 9
-    assert red.strength == red.examples[0][1] == max(s for _, s in red.examples)
+    assert [e.sample % 3 for e in red.examples] == [0] * 9
+    assert red.strength == red.examples[0][1] == max(e.score for e in red.examples)
     dead = _facts.component(db, "conv1", 3, labels, db.scores())
     assert dead.dead
     assert dead.examples == ()

@@ -239,4 +239,4 @@ def test_crops_hold_the_receptive_field(net, images, score):
     whole = lens.crops(net, images, found, [3], top=1, kernel=1, whole_map=True)
     assert (whole.boxes[0, 0, 2:] - whole.boxes[0, 0, :2] > 3).all()
     with pytest.raises(ValueError, match="components must lie between 0 and 4"):
-        lens.crops(net, images, found, [5])
+        lens.crops(net, images, found, [5], kernel=1)

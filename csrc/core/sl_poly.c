@@ -64,20 +64,11 @@ work_of_thread(double *memory, ptrdiff_t size, ptrdiff_t m, ptrdiff_t h)
     return w;
 }
 
-static uint64_t
-mix(uint64_t x, uint64_t part)
-{
-    x = (x ^ part) + UINT64_C(0x9E3779B97F4A7C15);
-    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
-    return x ^ (x >> 31);
-}
-
 /* Number in [0, 1): a function of its place in the sequence only (finaliser of splitmix64, Steele et al. 2014). */
 static double
 uniform(uint64_t seed, int restart, int draw)
 {
-    return (double)(mix(mix(mix(0, seed), (uint64_t)restart), (uint64_t)draw) >> 11) * 0x1p-53;
+    return (double)(sl_mix64(sl_mix64(sl_mix64(0, seed), (uint64_t)restart), (uint64_t)draw) >> 11) * 0x1p-53;
 }
 
 /* The Gram matrix of the rows less their mean, and its trace. */

@@ -232,6 +232,49 @@ lens_group_sums(const double *g, ptrdiff_t n, ptrdiff_t ld, const int32_t *label
     }
 }
 
+/* Columns from i on, `width` of them, a multiple of the register: the sums stay in registers. */
+SL_INLINE void
+lens_add_strip(const double *g, const int32_t *rows, const double *weight, ptrdiff_t n, ptrdiff_t ld, double *sum,
+               const int vectors)
+{
+    vd acc[16];
+
+    SL_UNROLL
+    for (int q = 0; q < vectors; q++) {
+        acc[q] = vd_all(0.0);
+    }
+    for (ptrdiff_t j = 0; j < n; j++) {
+        const vd s = vd_all(weight[j]);
+        const double *row = g + rows[j] * ld;
+        SL_UNROLL
+        for (int q = 0; q < vectors; q++) {
+            acc[q] = acc[q] + s * vd_load(row + q * SL_HALF);
+        }
+    }
+    SL_UNROLL
+    for (int q = 0; q < vectors; q++) {
+        vd_store(sum + q * SL_HALF, acc[q]);
+    }
+}
+
+static void
+lens_add_rows(const double *g, const int32_t *rows, const double *weight, ptrdiff_t n, ptrdiff_t ld, double *sum)
+{
+    ptrdiff_t i = 0;
+
+#if SL_LANES >= 8
+    for (; i + 32 <= ld; i += 32) {
+        lens_add_strip(g + i, rows, weight, n, ld, sum + i, 32 / SL_HALF);
+    }
+#endif
+    for (; i + 16 <= ld; i += 16) {
+        lens_add_strip(g + i, rows, weight, n, ld, sum + i, 16 / SL_HALF);
+    }
+    for (; i < ld; i += SL_GRAM_STEP) {
+        lens_add_strip(g + i, rows, weight, n, ld, sum + i, SL_GRAM_STEP / SL_HALF);
+    }
+}
+
 static uint32_t
 lens_best_split(const double *c, ptrdiff_t n, ptrdiff_t ld, double scatter, double *restrict sums)
 {
@@ -294,6 +337,7 @@ static const struct sl_lens_loops lens_loops = {
     .weighted_sum = lens_weighted_sum,
     .gram = lens_gram,
     .group_sums = lens_group_sums,
+    .add_rows = lens_add_rows,
     .best_split = lens_best_split,
     .scan = lens_scan,
 };

@@ -16,6 +16,7 @@ extern PyMethodDef sl_matmul_methods[];
 extern PyMethodDef sl_measures_methods[];
 extern PyMethodDef sl_nn_methods[];
 extern PyMethodDef sl_relevance_methods[];
+extern PyMethodDef sl_bootstrap_methods[];
 extern PyMethodDef sl_scores_methods[];
 extern PyMethodDef sl_split_methods[];
 extern PyMethodDef sl_topm_methods[];
@@ -36,6 +37,7 @@ static PyMethodDef *const families[] = {
     sl_measures_methods,
     sl_nn_methods,
     sl_relevance_methods,
+    sl_bootstrap_methods,
     sl_scores_methods,
     sl_split_methods,
     sl_topm_methods,

@@ -1,7 +1,7 @@
 """Kernels for concept vectors, scores, probing and labelling.
 
 Examples come dense, ``examples`` (K, m, d), or as rows ``ids`` (K, m) of a table ``examples`` (U, d), where id -1 is an empty place.
-An example is usable if it stands before ``counts[k]``, is finite and not of length 0.  Contracts: sl_scores.h, sl_cosine.h.
+An example is usable if it stands before ``counts[k]``, is finite and not of length 0.  Contracts: sl_scores.h, sl_bootstrap.h, sl_cosine.h.
 """
 
 from __future__ import annotations
@@ -62,6 +62,42 @@ def polysemanticity(
         max_iter=max_iter,
         seed=seed,
         exact=exact,
+        n_threads=resolve_threads(n_threads),
+    )
+
+
+def bootstrap(
+    examples: F32,
+    ids: I64,
+    counts: I64 | None = None,
+    weights: F32 | None = None,
+    clusters: I32 | None = None,
+    targets: F32 | None = None,
+    target_ids: I64 | None = None,
+    values: F64 | None = None,
+    *,
+    normalize: bool = False,
+    resamples: int = 1000,
+    steps: int = 20,
+    level: float = 0.95,
+    seed: int = 0,
+    n_threads: int | None = None,
+) -> tuple[F64, F64]:
+    """Value, lower, upper, mean, deviation (K, 2 + P + V, 5) of clarity, polysemanticity, cosines, means; shares of first places (K, P)."""
+    return _core.bootstrap(
+        examples,
+        ids,
+        counts,
+        weights,
+        clusters,
+        targets,
+        target_ids,
+        values,
+        normalize=normalize,
+        resamples=resamples,
+        steps=steps,
+        level=level,
+        seed=seed,
         n_threads=resolve_threads(n_threads),
     )
 

@@ -57,10 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from semanticlens import _kernels
-    from semanticlens.cli import commands
+    from semanticlens.cli import commands, examine
 
+    run = getattr(examine if options.command in examine.__all__ else commands, options.command)
     with _kernels.num_threads(options.threads) if options.threads is not None else contextlib.nullcontext():
-        return int(getattr(commands, options.command)(options) or 0)
+        return int(run(options) or 0)
 
 
 def _resume_note(options: argparse.Namespace) -> str:

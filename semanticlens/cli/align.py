@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semanticlens._errors import DataError
+from semanticlens.cli.npz import read_npz
 
 __all__ = ["Layers", "compared", "read", "summary"]
 
@@ -30,18 +31,12 @@ class Layers:
 
 def read(path: Path) -> Layers:
     """Matrices of a .npz file, in its order, or features as :meth:`Features.save` wrote them."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and path.is_file():
         from semanticlens.alignment import Features
 
         found = Features.load(path)
         return Layers(path.stem, found, found.sample_ids, found)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds; MemoryError: a shape that cannot be
-        raise DataError(f"{path} is not a readable .npz file ({type(error).__name__}: {error}): write it with numpy.savez") from None
+    arrays = read_npz(path)
     ids = arrays.pop(IDS, None)
     arrays.pop(PLACES, None)
     for name, array in arrays.items():

@@ -56,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     whole.set_defaults(command=None, threads=None, traceback=False)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_info, _add_build, _add_search, _add_label, _add_scores, _add_report, _add_card, _add_map, _add_align, _add_demo):
+    looking = (_add_info, _add_build, _add_search, _add_label, _add_scores, _add_report, _add_card, _add_map)
+    for add in (*looking, _add_audit, _add_repair, _add_align, _add_demo):
         add(commands)
     return whole
 
@@ -248,6 +249,60 @@ def _add_map(commands: _Commands) -> None:
         "--examples", type=_count, default=8, metavar="N", help="pictures per component of the page (default: %(default)s)"
     )
     parser.add_argument("--title", metavar="TEXT", help="of the page")
+
+
+def _add_audit(commands: _Commands) -> None:
+    parser = _command(
+        commands, "audit", "does the network use what it should?",
+        "Sort the components of a database by prompts of what may be used and what must not be, with their share of a class's\n"
+        "relevance and what taking them out does to the class.  Without --threshold the shares are printed over all thresholds: there is\n"
+        "none that fits every encoder.  --pairs takes two folders of the same pictures, without and with what must not be used: what\n"
+        "answers to it is named whatever it is called.",
+        "photos.sldb net.safetensors photos/ --classes ox --valid horn fur --spurious water text --threshold 0.2 --out audit.html\n"
+        "photos.sldb net.safetensors photos/ --classes ox --valid ox --spurious text --threshold 0.2 --pairs plain/ marked/", json=True,
+    )  # fmt: skip
+    parser.add_argument("db", metavar="DB")
+    parser.add_argument("model", metavar="MODEL", help="the network that the database was made from")
+    parser.add_argument("images", metavar="IMAGES", help="its pictures: a folder, or a zip file")
+    parser.add_argument(
+        "--labels", choices=("none", "folders"), default="folders", help="folders: the class of a picture is its first folder"
+    )
+    parser.add_argument("--classes", nargs="+", required=True, metavar="CLASS", help="by name or number")
+    parser.add_argument("--valid", nargs="+", required=True, metavar="TEXT", help="what may be used for them")
+    parser.add_argument("--spurious", nargs="+", required=True, metavar="TEXT", help="what must not be")
+    parser.add_argument("--threshold", type=float, metavar="X", help="from which score a text describes a component")
+    _add_query_options(parser)
+    parser.add_argument(
+        "--measure", type=_count, default=10, metavar="N", help="components per layer and class to take out (default: %(default)s)"
+    )
+    parser.add_argument("--pairs", nargs=2, metavar=("WITHOUT", "WITH"), help="the same pictures without and with what must not be used")
+    parser.add_argument("--decisions", metavar="FILE.json", help="take over the decisions of a saved audit")
+    parser.add_argument("--out", metavar="FILE.html", help="also write a page")
+    parser.add_argument("--save", metavar="FILE.json", help="also write findings and decisions")
+    parser.add_argument("--arch", metavar="NAME", help="architecture of bare weights, where the file does not tell")
+
+
+def _add_repair(commands: _Commands) -> None:
+    parser = _command(
+        commands, "repair", "take components out of a network",
+        "Write a network without some of its components, and compare the answers of both on groups of pictures (folders of classes).",
+        "net.safetensors features.28:17 features.28:40 --out repaired.safetensors --group clean=photos/ --group marked=marked/\n"
+        "net.safetensors features.28:17 --how mean --images photos/ --out repaired.safetensors --report repair.html", json=True,
+    )  # fmt: skip
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("components", nargs="+", metavar="LAYER:NUMBER")
+    parser.add_argument("--out", required=True, metavar="FILE.safetensors", help="the network to write")
+    parser.add_argument(
+        "--how", choices=("ablate", "mean", "project"), default="ablate",
+        help="0 in their place, their mean over --images, or the direction between --pairs projected out (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--images", metavar="IMAGES", help="a folder or zip file of pictures, for the mean")
+    parser.add_argument("--pairs", nargs=2, metavar=("WITHOUT", "WITH"), help="the same pictures without and with what should go")
+    parser.add_argument("--group", action="append", metavar="NAME=FOLDER", help="pictures to answer before and after; folders are classes")
+    parser.add_argument("--report", metavar="FILE.html", help="also write a page")
+    parser.add_argument("--target", metavar="CLASS", help="the class that leaned on them, for the page")
+    parser.add_argument("--arch", metavar="NAME", help="architecture of bare weights, where the file does not tell")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
 
 def _add_align(commands: _Commands) -> None:

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from semanticlens._errors import DataError, LayerNotFoundError, ModelFileError
+from semanticlens.cli.npz import read_npz
 
 if TYPE_CHECKING:
     from semanticlens.encoders import Encoder
@@ -35,11 +34,11 @@ def _say(text: str) -> None:
     print(printable(text))
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
     print(printable(f"semanticlens: {text}"), file=sys.stderr)
 
 
-def _show(result: dict[str, Any], text: str, options: argparse.Namespace) -> None:
+def show(result: dict[str, Any], text: str, options: argparse.Namespace) -> None:
     """A result as JSON or as text."""
     if options.json:
         print(json.dumps(result, indent=1, allow_nan=False))
@@ -47,7 +46,7 @@ def _show(result: dict[str, Any], text: str, options: argparse.Namespace) -> Non
         _say(text)
 
 
-def _progress(options: argparse.Namespace) -> bool:
+def show_progress(options: argparse.Namespace) -> bool:
     return not options.quiet and sys.stderr.isatty()
 
 
@@ -56,16 +55,7 @@ def _progress(options: argparse.Namespace) -> bool:
 
 def _arrays(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
     """The named arrays of a .npz file, those that are there."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # np.load(path) leaves a damaged file open
-            return {name: file[name] for name in wanted if name in file.files}
-    except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds; MemoryError: a shape that cannot be
-        raise DataError(
-            f"{path} is not a readable .npz file ({type(error).__name__}: {error}): "
-            "write it with numpy.savez; texts as an array of strings, not of objects"
-        ) from None
+    return read_npz(path, wanted, remedy="write it with numpy.savez; texts as an array of strings, not of objects")
 
 
 def _texts(path: Path, arrays: dict[str, Any]) -> tuple[list[str], Any] | None:
@@ -73,10 +63,14 @@ def _texts(path: Path, arrays: dict[str, Any]) -> tuple[list[str], Any] | None:
         return None
     if "texts" not in arrays or "names" not in arrays:
         raise DataError(f"{path} has only one of texts and names: texts is the matrix (L, d), names the L texts")
-    return [str(name) for name in arrays["names"].reshape(-1)], arrays["texts"]
+    try:
+        names = [str(name) for name in arrays["names"].reshape(-1)]
+    except (ValueError, SystemError) as error:  # NumPy raises the latter for characters that do not exist
+        raise DataError(f"{path}: names holds what is no text ({error}): write it as an array of strings") from None
+    return names, arrays["texts"]
 
 
-def _encoder(name: str, db: ConceptDB | None = None) -> Encoder:
+def encoder_at(name: str, db: ConceptDB | None = None) -> Encoder:
     """The encoder that an argument means; with a database, text vectors alone will do."""
     from semanticlens import encoders
 
@@ -92,14 +86,14 @@ def _encoder(name: str, db: ConceptDB | None = None) -> Encoder:
     if "images" not in arrays and db is not None:
         own = db.record["encoder"]
         fingerprint = own["fingerprint"]
-        _note(f"{path} has no image vectors to compare; its texts are taken to be of the database's encoder {own['name']!r}")
+        note(f"{path} has no image vectors to compare; its texts are taken to be of the database's encoder {own['name']!r}")
     try:
         return encoders.Arrays(images=arrays.get("images"), texts=texts, name=path.stem, fingerprint=fingerprint)
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def _open(options: argparse.Namespace, *, texts: bool) -> ConceptDB:
+def open_database(options: argparse.Namespace, *, texts: bool) -> ConceptDB:
     """The database, with the encoder that was given; ``texts``: it must be able to encode texts."""
     from semanticlens import encoders
     from semanticlens.lens.database import ConceptDB
@@ -109,7 +103,7 @@ def _open(options: argparse.Namespace, *, texts: bool) -> ConceptDB:
         raise FileNotFoundError(f"there is no database {path}: make one with semanticlens build")
     db = ConceptDB.load(path)
     if getattr(options, "encoder", None) is not None:
-        db.attach(_encoder(options.encoder, db))
+        db.attach(encoder_at(options.encoder, db))
     if texts and db.encoder is None:
         name = db.record["encoder"]["name"]
         if name in encoders.BUILT_IN:
@@ -145,7 +139,7 @@ def _labels(db: ConceptDB, options: argparse.Namespace, words: Any, top: int = 5
     )
 
 
-def _target(name: str, allowed: Sequence[str], what: str) -> Path:
+def target_at(name: str, allowed: Sequence[str], what: str) -> Path:
     """The file to write; what would fail after the work fails before it."""
     path = Path(name)
     if path.suffix.lower() not in allowed:
@@ -171,7 +165,7 @@ def info(options: argparse.Namespace) -> None:
             {"name": name, "components": len(db[name]), "dead": int(db[name].dead.sum()), "examples": db[name].ids.shape[1]}
             for name in db.layers
         ]
-        _show(
+        show(
             {"kind": "concept database", "pictures": len(db.sample_ids), "layers": layers, "record": db.record}, repr(db), options
         )
         return
@@ -190,10 +184,10 @@ def info(options: argparse.Namespace) -> None:
     }  # fmt: skip
     preprocess = net.preprocess if net.preprocess is not None else "none in the file"
     text = f"{net!r}\nfingerprint {net.fingerprint}\npreprocess  {preprocess}\n\n{net.layers!r}"
-    _show(result, text, options)
+    show(result, text, options)
 
 
-def _images(path: Path, labels: str) -> Any:
+def images_at(path: Path, labels: str) -> Any:
     from semanticlens import data
 
     if path.is_dir():
@@ -226,8 +220,8 @@ def build(options: argparse.Namespace) -> None:
     net = load(options.model, arch=options.arch)
     for layer in options.layers:
         net.resolve(layer)  # before any work; offers the nearest names
-    images = _images(Path(options.images), options.labels)
-    encoder = _encoder(options.encoder)
+    images = images_at(Path(options.images), options.labels)
+    encoder = encoder_at(options.encoder)
     rows = getattr(encoder, "n_images", len(images))
     if rows != len(images):
         raise DataError(
@@ -235,14 +229,14 @@ def build(options: argparse.Namespace) -> None:
             "row i must belong to picture i"
         )
     if parts[0].exists():
-        _note(f"continuing the build kept in {parts[0]}")
-    bar = _progress(options)
+        note(f"continuing the build kept in {parts[0]}")
+    bar = show_progress(options)
     examples = collect(
         net, images, options.layers, top=options.top, pool=options.pool, batch_size=options.batch_size, on_error=options.on_error,
         checkpoint=parts[0], checkpoint_every=10.0, progress=bar,
     )  # fmt: skip
     for entry in examples.skipped:
-        _note(f"skipped {entry}")
+        note(f"skipped {entry}")
     db = ConceptDB.build(examples, images, encoder, thumbnails=options.thumbnails, checkpoint=parts[1], progress=bar)
     db.save(out)
     for part in parts:
@@ -257,7 +251,7 @@ def build(options: argparse.Namespace) -> None:
         "layers": layers,
         "seconds": seconds,
     }
-    _show(result, f"{db!r}\n\n{out}: {out.stat().st_size / 1e6:.1f} MB, {len(images)} pictures, {seconds:.1f} s", options)
+    show(result, f"{db!r}\n\n{out}: {out.stat().st_size / 1e6:.1f} MB, {len(images)} pictures, {seconds:.1f} s", options)
 
 
 def _check_out(out: Path, force: bool) -> None:
@@ -276,7 +270,7 @@ def _check_out(out: Path, force: bool) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """Ranked components."""
-    db = _open(options, texts=True)
+    db = open_database(options, texts=True)
     found = db.search(
         options.queries,
         top=options.top,
@@ -292,14 +286,14 @@ def search(options: argparse.Namespace) -> None:
     if rows and not any(row[-1] for row in rows):
         rows = [row[:-1] for row in rows]
     heads = ["query", "rank", "layer", "component", "score", "classes"][: len(rows[0]) if rows else 6]
-    _show(found.to_dict(), _table(heads, rows) if rows else "no component scores above the threshold", options)
+    show(found.to_dict(), table(heads, rows) if rows else "no component scores above the threshold", options)
 
 
 def label(options: argparse.Namespace) -> None:
     """Names of components."""
-    out = None if options.out is None else _target(options.out, (".json",), "--out")
+    out = None if options.out is None else target_at(options.out, (".json",), "--out")
     words = _words(Path(options.vocabulary))
-    db = _open(options, texts=isinstance(words, list))
+    db = open_database(options, texts=isinstance(words, list))
     found = _labels(db, options, words, options.top)
     if out is not None:
         found.save(out)
@@ -309,20 +303,20 @@ def label(options: argparse.Namespace) -> None:
             own = found[name, k]
             then = ", ".join(f"{text} {score:.2f}" for text, score in own.candidates[0 if own.unlabelled else 1 : 4])
             rows.append([name, k, "dead" if db[name].dead[k] else str(own), own.score, then])
-    _show(found.to_dict(), _table(["layer", "component", "label", "score", "then"], rows), options)
+    show(found.to_dict(), table(["layer", "component", "label", "score", "then"], rows), options)
 
 
 def scores(options: argparse.Namespace) -> None:
     """Scores of components."""
-    found = _open(options, texts=False).scores(layers=options.layers)
-    _show(found.to_dict(), repr(found), options)
+    found = open_database(options, texts=False).scores(layers=options.layers)
+    show(found.to_dict(), repr(found), options)
 
 
 def report(options: argparse.Namespace) -> None:
     """The page."""
-    out = _target(options.out, (".html", ".htm"), "report")
+    out = target_at(options.out, (".html", ".htm"), "report")
     words = None if options.vocabulary is None else _words(Path(options.vocabulary))
-    db = _open(options, texts=options.queries is not None or isinstance(words, list))
+    db = open_database(options, texts=options.queries is not None or isinstance(words, list))
     found = None
     if options.queries is not None:
         found = db.search(options.queries, top=8, layers=options.layers, templates=options.templates, null=options.null)
@@ -337,9 +331,9 @@ def card(options: argparse.Namespace) -> None:
     """The picture of a component."""
     from semanticlens.plot.card import FORMATS
 
-    out = _target(options.out, tuple(FORMATS), "card")
+    out = target_at(options.out, tuple(FORMATS), "card")
     words = None if options.vocabulary is None else _words(Path(options.vocabulary))
-    db = _open(options, texts=isinstance(words, list))
+    db = open_database(options, texts=isinstance(words, list))
     if options.layer not in db.layers:
         raise LayerNotFoundError(options.layer, db.layers, "the database")
     options.layers = [options.layer]
@@ -352,30 +346,30 @@ def map(options: argparse.Namespace) -> None:
     """Components in the plane."""
     from semanticlens.lens.map import map as lay_out
 
-    out = _target(options.out, (".html", ".htm", ".png", ".jpg", ".jpeg", ".webp", ".svg"), "--out")
+    out = target_at(options.out, (".html", ".htm", ".png", ".jpg", ".jpeg", ".webp", ".svg"), "--out")
     words = None if options.vocabulary is None else _words(Path(options.vocabulary))
-    db = _open(options, texts=isinstance(words, list))
+    db = open_database(options, texts=isinstance(words, list))
     labels = None if words is None else _labels(db, options, words)
-    found = lay_out(db, options.layers, labels, options.method, options.color, seed=options.seed, progress=_progress(options))
+    found = lay_out(db, options.layers, labels, options.method, options.color, seed=options.seed, progress=show_progress(options))
     if out.suffix.lower() in (".html", ".htm"):
         found.to_html(out, pictures=options.examples, name=options.title)
     else:
         found.save(out)
-    _note(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
-    _show(found.to_dict(), repr(found), options)
+    note(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    show(found.to_dict(), repr(found), options)
 
 
 def align(options: argparse.Namespace) -> None:
     """Two networks compared."""
     from semanticlens.cli.align import compared, summary
 
-    out = None if options.out is None else _target(options.out, (".html", ".htm"), "--out")
-    images = None if options.images is None else _images(Path(options.images), options.labels)
-    found = compared(options, images, _progress(options))
+    out = None if options.out is None else target_at(options.out, (".html", ".htm"), "--out")
+    images = None if options.images is None else images_at(Path(options.images), options.labels)
+    found = compared(options, images, show_progress(options))
     if out is not None:
         found.report(out, title=options.title)
-        _note(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
-    _show(found.to_dict(), summary(found), options)
+        note(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    show(found.to_dict(), summary(found), options)
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -384,14 +378,14 @@ def demo(options: argparse.Namespace) -> int:
         from semanticlens.demo import run
     except ImportError as error:
         raise ModelFileError(f"the demo is not part of this installation ({error})") from None
-    out = _target(options.out, (".html", ".htm"), "--out")
+    out = target_at(options.out, (".html", ".htm"), "--out")
     size = {} if options.pictures is None else {"n_pictures": options.pictures}
     return int(
-        run(out, seed=options.seed, n_threads=options.threads, progress=_progress(options), json=options.json, **size).exit_code
+        run(out, seed=options.seed, n_threads=options.threads, progress=show_progress(options), json=options.json, **size).exit_code
     )
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     from semanticlens.lens.results import text_table
 
     return text_table(headers, rows)

@@ -11,11 +11,13 @@ from semanticlens.demo import artefact
 from semanticlens.demo.captions import ATTRIBUTES, label, vocabulary
 from semanticlens.demo.evaluate import auroc, aurocs, truth_table
 from semanticlens.demo.explore import LAYER, Exploration, run_network
+from semanticlens.demo.mend import Mended, mend
 from semanticlens.demo.pictures import PictureSet, from_truths, generate, with_overlay
 
 CLEAR = 0.95                                          # AUROC from which a component answers to an attribute, and the artefact's floor
 RIGHT = 0.80                                          # share of the clear components whose label must be right
 FOLLOWS = 0.75                                        # AUROC from which a component is said to follow the artefact at all
+LOWERED, KEPT = 0.85, 0.98                            # what the repair must reach
 FEWEST = 5                                            # clear components, below which that share would say nothing
 N_FRESH, N_PAIRED, N_CONFOUNDED = 640, 256, 512
 SEEDS = {"fresh": 2_000_000, "paired": 3_000_000, "confounded": 4_000_000}  # added to the demo's seed; training used 1 to 4
@@ -113,6 +115,7 @@ class Findings:
     checks: tuple[Check, ...]
     clear: tuple[ClearComponent, ...]
     intervention: Intervention
+    mended: Mended | None
     accuracy: float
 
     @property
@@ -129,6 +132,8 @@ def check(found: Exploration, seed: int, *, n_threads: int | None) -> Findings:
     first = next(s for s in found.suspicions if s.description == label("overlay", artefact.ARTEFACT)).hit
     mark = fresh.is_value("overlay", artefact.ARTEFACT)
     suspect = found.artefact
+    effect, plain = _intervene(found, fresh, seed, n_threads=n_threads)
+    mended = mend(found, plain, fresh, n_threads=n_threads)
     checks = (
         Check(f"first hit for {first.query!r} (component {first.component}) separates the marked pictures: AUROC",
               auroc(pooled[:, first.component], mark), CLEAR),
@@ -136,9 +141,12 @@ def check(found: Exploration, seed: int, *, n_threads: int | None) -> Findings:
         Check("components with a clear attribute", float(len(clear)), FEWEST),
         Check(f"the artefact and class that were named ({suspect.description}, {suspect.classes[0][0]}) are the planted ones",
               float((suspect.description, suspect.classes[0][0]) == (label("overlay", artefact.ARTEFACT), artefact.CLASS)), 1.0),
+        Check("taking out what answers to it: share by which fewer others are called the class with it",
+              float("nan") if mended is None else mended.lowered, LOWERED),
+        Check("the same: 1 less the accuracy that the other classes lost", float("nan") if mended is None else 1 - mended.lost, KEPT),
     )
     accuracy = float((answers == fresh.codes("shape"))[~mark].mean())
-    return Findings(checks, clear, _intervene(found, fresh, seed, n_threads=n_threads), accuracy)
+    return Findings(checks, clear, effect, mended, accuracy)
 
 
 def _share(values: list[bool]) -> float:
@@ -157,8 +165,8 @@ def _clear_components(found: Exploration, pooled: NDArray[np.float32], fresh: Pi
     return tuple(result)
 
 
-def _intervene(found: Exploration, fresh: PictureSet, seed: int, *, n_threads: int | None) -> Intervention:
-    """Add the artefact that was named to pictures of other classes than the one that was named."""
+def _intervene(found: Exploration, fresh: PictureSet, seed: int, *, n_threads: int | None) -> tuple[Intervention, PictureSet]:
+    """Add the artefact that was named to pictures of other classes than the one that was named; also the pictures without it."""
     named, blamed = found.artefact.description, found.artefact.classes[0][0]
     overlay = vocabulary()[named][1]
     chosen = [{**truth, "overlay": "none"} for truth in fresh.truths if truth["shape"] != blamed][:N_PAIRED]
@@ -173,4 +181,5 @@ def _intervene(found: Exploration, fresh: PictureSet, seed: int, *, n_threads: i
     names = found.labels[LAYER].best
     order = [int(k) for k in np.argsort(-seen, kind="stable") if seen[k] >= FOLLOWS]
     followers = tuple(Follower(k, names[k], float(seen[k]), float(paired[k])) for k in order)
-    return Intervention(named, blamed, float((before == position).mean()), float((after == position).mean()), len(plain), followers)
+    shares = float((before == position).mean()), float((after == position).mean())
+    return Intervention(named, blamed, *shares, len(plain), followers), plain

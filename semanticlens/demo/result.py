@@ -13,6 +13,7 @@ import numpy as np
 
 from semanticlens.demo.check import CLEAR, FOLLOWS, RIGHT, Findings, check
 from semanticlens.demo.explore import DISTRACTIONS, LAYER, QUERIES, THRESHOLD, Exploration, explore
+from semanticlens.demo.mend import WITH, WITHOUT, Mended
 from semanticlens.demo.pictures import generate
 from semanticlens.lens.results import number, text_table
 
@@ -63,6 +64,7 @@ class DemoResult:
                              "followers": [
                                  {"component": f.component, "label": f.label, "observed_auroc": f.observed, "paired_auroc": f.paired}
                                  for f in effect.followers]},
+            "repair": None if self.findings.mended is None else self.findings.mended.to_dict(),
             "clear_components": [
                 {"component": c.component, "truths": [list(pair) for pair in c.truths], "label": c.label, "right": c.right}
                 for c in self.findings.clear],
@@ -107,6 +109,7 @@ def _text(result: DemoResult) -> str:
         "", "LABELS AND SCORES of every live component", _components(found),
         "", "WHAT SHOULD NOT MATTER for a shape, and the component that answers best to it", _suspicions(found),
         "", *_confession(found, findings),
+        "", "TAKEN OUT: what answers to it, whatever its label, on fresh pictures", *_repaired(findings),
         "", "AGAINST THE TRUTH, on fresh pictures where any class has any overlay", _truth(findings),
         "", repr(result),
         "", f"report: {result.report}",
@@ -154,6 +157,21 @@ def _confession(found: Exploration, findings: Findings) -> list[str]:
     ]
 
 
+def _repaired(findings: Findings) -> list[str]:
+    """Before and after the repair, and what it cannot do."""
+    mended = findings.mended
+    if mended is None:
+        return ["nothing answers to it"]
+    names = ", ".join(f"{k} ({through:+.1f} log odds pass through it)" for k, through in mended.components)
+    return [f"components {names}", mended.text(), _limits(mended)]
+
+
+def _limits(mended: Mended) -> str:
+    before, after = mended.taken_out.recall(WITHOUT, mended.blamed)
+    return (f"What it costs: {mended.blamed} without the artefact, right in {before:.0%} before, is right in {after:.0%} now, because a "
+            "component\ncan carry both. What is lost so, or was never learned, comes back only by training on such pictures.")
+
+
 def _moral(findings: Findings) -> str:
     effect = findings.intervention
     answering = [f for f in effect.followers if f.answers]
@@ -174,7 +192,7 @@ def _summary(found: Exploration, findings: Findings) -> Any:
     from semanticlens.plot.html import Html, escape
 
     suspect, effect = found.artefact, findings.intervention
-    right = sum(c.right for c in findings.clear)
+    right, mended = sum(c.right for c in findings.clear), findings.mended
     lines = [
         f"A classifier of shapes ({findings.accuracy:.1%} right on fresh pictures) and {len(found.images)} generated pictures. "
         "Texts were compared with the pictures that activate each component most; nobody told the program what the network had learned.",
@@ -182,6 +200,11 @@ def _summary(found: Exploration, findings: Findings) -> Any:
         f"“{suspect.description}” (cosine {suspect.hit.score:.2f}) and fires for the class “{effect.blamed}”. "
         f"Adding one to {effect.n} other pictures changes the share called so from {effect.without:.1%} to {effect.with_it:.1%}.",
         f"Labels are not causes. {_moral(findings)}",
+        *([] if mended is None else [
+            f"Taking out the components that answer to it ({', '.join(str(k) for k, _ in mended.components)}): of the other pictures with "
+            f"a {effect.named}, {mended.taken_out.pulled(WITH, mended.blamed)[0]:.1%} were called {effect.blamed} before and "
+            f"{mended.taken_out.pulled(WITH, mended.blamed)[1]:.1%} after; the other classes lost {100 * mended.lost:.1f} points. "
+            f"{_limits(mended)}"]),
         f"Against the known truth, {right} of {len(findings.clear)} components with a clear attribute have a right label "
         f"(at least {RIGHT:.0%} asked for).",
     ]

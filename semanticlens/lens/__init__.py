@@ -4,14 +4,16 @@ from semanticlens.lens import scores
 from semanticlens.lens.audit import Audit, Finding, audit
 from semanticlens.lens.collect import collect
 from semanticlens.lens.concepts import LayerConcepts
-from semanticlens.lens.crops import Crops, crop_box, crops
+from semanticlens.lens.crops import Crops, crop_box, crops, with_crops
 from semanticlens.lens.database import ConceptDB
 from semanticlens.lens.effects import Answers, Effects, answers, effects
 from semanticlens.lens.examples import ConceptExamples, LayerExamples
 from semanticlens.lens.map import Colouring, SemanticMap, map
 from semanticlens.lens.pooling import Pooling, pooling, special_token
+from semanticlens.lens.proof import BeforeAfter, Drift
 from semanticlens.lens.regions import Region
 from semanticlens.lens.related import RelatedData
+from semanticlens.lens.repair import Repair, repair
 from semanticlens.lens.results import Hit, Labels, Scores, SearchResult
 from semanticlens.lens.sources import ActivationSource, NetworkSource
 
@@ -19,10 +21,12 @@ __all__ = [
     "ActivationSource",
     "Answers",
     "Audit",
+    "BeforeAfter",
     "Colouring",
     "ConceptDB",
     "ConceptExamples",
     "Crops",
+    "Drift",
     "Effects",
     "Finding",
     "Hit",
@@ -33,6 +37,7 @@ __all__ = [
     "Pooling",
     "Region",
     "RelatedData",
+    "Repair",
     "Scores",
     "SearchResult",
     "SemanticMap",
@@ -44,6 +49,8 @@ __all__ = [
     "effects",
     "map",
     "pooling",
+    "repair",
     "scores",
     "special_token",
+    "with_crops",
 ]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Audit", "Finding", "LayerAudit", "audit"]
 
 F64 = NDArray[np.float64]
-NUMBERS = ("alignment", "share", "effect", "error", "pull", "separation", "through")
+NUMBERS = ("alignment", "share", "effect", "error", "pull", "separation", "through", "through_error")
 CATEGORIES = ("valid", "spurious", "unexpected")
 DECISIONS = (*CATEGORIES, "unclear")
 SHOWN = 24
@@ -71,6 +71,8 @@ class Finding:
     separation, through : float
         From pairs of pictures without and with the thing that must not be used: share of pairs in which the component is larger in
         the second, and how much of what the thing does to the class passes through it; NaN where no pairs were given.
+    through_error : float
+        Standard error of ``through``.
     decision : str or None
         What a person made of it.
     """
@@ -87,6 +89,7 @@ class Finding:
     pull: float
     separation: float = float("nan")
     through: float = float("nan")
+    through_error: float = float("nan")
     decision: str | None = None
 
     @property
@@ -100,8 +103,8 @@ class Finding:
 
     @property
     def answers(self) -> bool:
-        """Whether it answers to the thing that the pairs differ in, and passes that on to the class."""
-        return bool(self.separation >= ANSWERS and self.through > 0)
+        """Whether it answers to the thing that the pairs differ in, and passes that on to the class: by more than two standard errors."""
+        return bool(self.separation >= ANSWERS and self.through > SURE * self.through_error)
 
     @property
     def disagrees(self) -> bool:
@@ -138,7 +141,7 @@ class LayerAudit:
         Which prompt that was; -1 for components without a vector.
     shares : ndarray (Y, K), float64
         Of each class's relevance; rows sum to 1, or are 0 where nothing speaks for the class.
-    effect, error, pull, through : ndarray (Y, K), float64
+    effect, error, pull, through, through_error : ndarray (Y, K), float64
         See :class:`Finding`; NaN where not measured.
     separation : ndarray (K,), float64
         Likewise.
@@ -155,6 +158,7 @@ class LayerAudit:
     pull: F64
     separation: F64
     through: F64
+    through_error: F64
 
     def categories(self, threshold: float) -> NDArray[np.int64]:
         """(K,): places in ``CATEGORIES``; -1 for components without a vector."""
@@ -274,6 +278,7 @@ class Audit:
             pull=float(own.pull[i, k]),
             separation=float(own.separation[k]),
             through=float(own.through[i, k]),
+            through_error=float(own.through_error[i, k]),
             decision=self.decisions.get((own.layer, k), (None, ""))[0],
         )
 
@@ -550,6 +555,7 @@ def audit(
         tried = answers(net, *pairs, chosen, classes=numbers, n_threads=n_threads, progress=progress)
         for row, (name, k) in enumerate(tried.components):
             made[name].separation[k], made[name].through[:, k] = tried.separation[row], tried.through[row]
+            made[name].through_error[:, k] = tried.through_error[row]
     for row, (name, k) in enumerate(measured.components):
         made[name].effect[:, k], made[name].error[:, k] = measured.own[row], measured.own_error[row]
         made[name].pull[:, k] = measured.others[row]
@@ -569,7 +575,7 @@ def _sorted_in(layer: str, scores: list[F64], shares: F64) -> LayerAudit:
         filled = np.where(gone, -np.inf, table)
         best.append(np.where(gone, np.nan, filled.max(axis=0)))
         place.append(np.where(gone, -1, filled.argmax(axis=0)).astype(np.int64))
-    effect, error, pull, through = (np.full(shares.shape, np.nan) for _ in range(4))
+    effect, error, pull, through, through_error = (np.full(shares.shape, np.nan) for _ in range(5))
     return LayerAudit(
         layer=layer,
         valid=best[0],
@@ -582,6 +588,7 @@ def _sorted_in(layer: str, scores: list[F64], shares: F64) -> LayerAudit:
         pull=pull,
         separation=np.full(shares.shape[1], np.nan),
         through=through,
+        through_error=through_error,
     )
 
 

@@ -16,11 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 from semanticlens._errors import ConceptWarning, DataError, LayerNotFoundError, SkippedDataWarning
 from semanticlens.data.batches import Transform
 from semanticlens.data.dataset import Dataset
+from semanticlens.lens.crops import check_options as check_crops
+from semanticlens.lens.crops import with_crops
 from semanticlens.lens.examples import ConceptExamples
 from semanticlens.lens.pooling import Pooling, pooling
 from semanticlens.lens.relevance import RelevanceSource
 from semanticlens.lens.run import Plan, Run
 from semanticlens.lens.sources import ActivationSource, NetworkSource, RunsLayers, check_layers
+from semanticlens.nn.network import Network
 
 Pools = str | Pooling | Mapping[str, str | Pooling]
 
@@ -42,6 +45,7 @@ def collect(
     score: Literal["activation", "relevance"] = "activation",
     targets: ArrayLike | None = None,
     composite: Any = "epsilon_plus_flat",
+    crops: bool | Mapping[str, Any] = False,
     record: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 60.0,
@@ -85,7 +89,10 @@ def collect(
     targets : array (n,) of int, optional
         For relevance: the class that is explained, by id; left out, its label.
     composite : str or Composite
-        For relevance: see :func:`semanticlens.attribute`.
+        For relevance and crops: see :func:`semanticlens.attribute`.
+    crops : bool or mapping
+        Also find the part of each example that its component looks at (``boxes``), which :meth:`ConceptDB.build` then encodes in the place
+        of the whole picture. A mapping: options of :func:`semanticlens.lens.crops`, such as ``{"kernel": 11}`` for small pictures.
     record : mapping, optional
         For an iterable: ``{"network": {"name": ..., "fingerprint": ...}, "data": {...}}``, what the activations come from.
     checkpoint : path, optional
@@ -121,6 +128,7 @@ def collect(
     if top < 1 or class_top < 1:
         raise ValueError(f"top={top}, class_top={class_top}: both must be at least 1")
     explained = _explained(score, targets, labels, images, source)
+    cropping = _cropping(crops, composite, source, transform)
     given: Any = source  # a network or batches: told apart by what it can do, not by its class
     batches: Any = source
     if hasattr(source, "run"):
@@ -150,6 +158,9 @@ def collect(
     run = Run(plan, batches, made_of, checkpoint, checkpoint_every, n_threads)
     run.go(progress)
     result = run.result(images)
+    if cropping is not None and images is not None:
+        kept: dict[str, Any] = {"checkpoint": checkpoint, "n_threads": n_threads, "progress": progress, "transform": transform}
+        result = with_crops(given, images, result, **cropping, **kept)
     _warn(result, top)
     return result
 
@@ -205,6 +216,22 @@ def _explained(
             f"targets must be whole numbers of shape ({len(images)},), one per picture, not {found.dtype} of shape {found.shape}"
         )
     return found.astype(np.int64)
+
+
+def _cropping(crops: bool | Mapping[str, Any], composite: Any, source: Any, transform: Transform | None) -> dict[str, Any] | None:
+    """Options of the crops, checked before the long run; None without crops."""
+    if crops is False:
+        return None
+    if crops is not True and not isinstance(crops, Mapping):
+        raise ValueError(f"crops={crops!r}: must be True, False or a mapping of options, for example {{'kernel': 11}}")
+    options = {"composite": composite, **({} if crops is True else crops)}
+    unknown = set(options) - {"composite", "whole_map", "kernel", "threshold"}
+    if unknown:
+        raise ValueError(f"crops has no option {sorted(unknown)[0]!r}: composite, whole_map, kernel and threshold")
+    if not isinstance(source, Network):
+        raise ValueError("crops walk back through a network: give a semanticlens.Network and images, not activations")
+    check_crops(source, options.get("kernel", 51), options.get("threshold", 0.01), transform)
+    return options
 
 
 def _summed(pool: Pooling) -> Pooling:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 __all__ = ["LayerConcepts"]
 
+_STORED = ("ids", "example_scores", "counts", "dead", "vectors", "class_affinity", "boxes", "rows")
+
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class LayerConcepts:
@@ -30,6 +32,10 @@ class LayerConcepts:
         Concept vectors; NaN rows where undefined.
     class_affinity : ndarray of shape (K, Y), float32, or None
         Mean of each class's top activations.
+    boxes : ndarray of shape (K, m, 4), float32, or None
+        Where the encoder saw a part of each picture: (left, top, right, bottom) as shares of its width and height; NaN for an empty place.
+    rows : ndarray of shape (K, m), int64, or None
+        With ``boxes``: which row of the database's embeddings belongs to each example.
     """
 
     layer: str
@@ -39,6 +45,8 @@ class LayerConcepts:
     dead: NDArray[np.bool_]
     vectors: NDArray[np.float32]
     class_affinity: NDArray[np.float32] | None = None
+    boxes: NDArray[np.float32] | None = None
+    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,5 +66,5 @@ class LayerConcepts:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What is stored, by name."""
-        found = {name: getattr(self, name) for name in ("ids", "example_scores", "counts", "dead", "vectors", "class_affinity")}
+        found = {name: getattr(self, name) for name in _STORED}
         return {name: value for name, value in found.items() if value is not None}

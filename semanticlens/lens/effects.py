@@ -176,18 +176,18 @@ def effects(
     """
     if how not in HOW:
         raise ValueError(f"how={how!r}: must be one of {', '.join(map(repr, HOW))}")
-    chosen = _components(net, components)
+    chosen = check_components(net, components)
     wanted = _classes(net, classes)
-    labels = _labels(images, targets)
+    labels = sample_labels(images, targets)
     threads = resolve_threads(n_threads)
     given = transform if transform is not None else net.preprocess
-    means = {} if how == "zero" else _means(net, images, chosen, given, batch_size, threads, progress)
+    means = {} if how == "zero" else layer_means(net, images, chosen, given, batch_size, threads, progress)
     edits = {c: edit.ablate(c[0], component=c[1], to=means.get(c[0], "zero")) for c in chosen}
     shape = (len(chosen), len(wanted))
     own, others = _Moments(shape), _Moments(shape)
     counts, n = np.zeros(len(wanted), np.int64), 0
     inputs = network_inputs(images, given, batch_size=batch_size)
-    for ids, x in track(inputs, progress=progress, total=_steps(images, batch_size), what="effects", unit="batch"):
+    for ids, x in track(inputs, progress=progress, total=steps_of(images, batch_size), what="effects", unit="batch"):
         whole, runs = _runs(net, x, chosen, threads)
         before = whole[:, wanted]
         mine = labels[ids][:, None] == np.asarray(wanted)
@@ -229,6 +229,8 @@ class Answers:
         Mean difference of these maxima.
     through : ndarray (C, Y), float64
         Mean drop of a class's log odds in the second picture when the component alone is given the values of the first.
+    through_error : ndarray (C, Y), float64
+        Standard errors of these means; NaN for one pair.
     total : ndarray (Y,), float64
         Mean difference of the log odds between second and first.
     n : int
@@ -240,6 +242,7 @@ class Answers:
     separation: F64
     change: F64
     through: F64
+    through_error: F64
     total: F64
     n: int
 
@@ -256,6 +259,7 @@ class Answers:
                     "separation": number(self.separation[c]),
                     "change": number(self.change[c]),
                     "through": [number(v) for v in self.through[c]],
+                    "through_error": [number(v) for v in self.through_error[c]],
                 }
                 for c, (layer, k) in enumerate(self.components)
             ],
@@ -306,20 +310,20 @@ def answers(
         raise DataError(
             f"without has {len(without)} pictures and with_it {len(with_it)}: pairs are needed, at least one"  # type: ignore[arg-type]
         )
-    chosen, wanted, threads = _components(net, components), _classes(net, classes), resolve_threads(n_threads)
+    chosen, wanted, threads = check_components(net, components), _classes(net, classes), resolve_threads(n_threads)
     given = transform if transform is not None else net.preprocess
     pairs = zip(*(network_inputs(side, given, batch_size=batch_size) for side in (without, with_it)), strict=True)
     larger, change = np.zeros(len(chosen)), np.zeros(len(chosen))
-    through, total, n = np.zeros((len(chosen), len(wanted))), np.zeros(len(wanted)), 0
+    through, total, n = _Moments((len(chosen), len(wanted))), np.zeros(len(wanted)), 0
     for (ids, x), (others, y) in track(
-        pairs, progress=progress, total=_steps(without, batch_size), what="pairs", unit="batch"
+        pairs, progress=progress, total=steps_of(without, batch_size), what="pairs", unit="batch"
     ):
         if not np.array_equal(ids, others):
             raise DataError(f"pair {int(ids[0])}: one of the two pictures could not be used")
         layers = list(dict.fromkeys(layer for layer, _ in chosen))
-        first = net.run(x, record=[*layers, _logits(net)], n_threads=threads)
+        first = net.run(x, record=[*layers, logits_node(net)], n_threads=threads)
         whole, runs = _runs(net, y, chosen, threads)
-        total += (whole - _value(net, first[_logits(net)]))[:, wanted].sum(axis=0)
+        total += (whole - _value(net, first[logits_node(net)]))[:, wanted].sum(axis=0)
         second = net.run(y, record=layers, n_threads=threads)
         edits = {c: edit.replace(c[0], first[c[0]], component=c[1]) for c in chosen}
         for c, after in enumerate(runs(edits)):
@@ -327,14 +331,15 @@ def answers(
             a, b = (_largest(v[layer], k) for v in (first, second))
             larger[c] += (b > a).sum() + 0.5 * (b == a).sum()
             change[c] += float((b - a).sum(dtype=np.float64))
-            through[c] += (whole - after)[:, wanted].sum(axis=0)
+            through.add(c, (whole - after)[:, wanted], np.ones((len(ids), len(wanted)), bool))
         n += len(ids)
     return Answers(
         components=tuple(chosen),
         classes=tuple(wanted),
         separation=larger / n,
         change=change / n,
-        through=through / n,
+        through=through.mean(),
+        through_error=through.error(),
         total=total / n,
         n=n,
     )
@@ -346,7 +351,7 @@ def answers(
 def _runs(net: Network, x: NDArray[np.float32], chosen: Sequence[tuple[str, int]], n_threads: int) -> tuple[F64, Any]:
     """The values of all classes (B, Y), and a function that gives those under each component's edit, one after the other."""
     layers = list(dict.fromkeys(layer for layer, _ in chosen))
-    last = _logits(net)
+    last = logits_node(net)
     beside = {layer: net.frontier(layer, last) for layer in layers}
     needed = dict.fromkeys(name for layer in layers for name in (layer, *beside[layer]) if name != "input")
     values: dict[str, Any] = {**net.run(x, record=[*needed, last], n_threads=n_threads), "input": x}
@@ -361,11 +366,12 @@ def _runs(net: Network, x: NDArray[np.float32], chosen: Sequence[tuple[str, int]
     return _value(net, values[last]), edited
 
 
-def _steps(images: Any, batch_size: int) -> int:
+def steps_of(images: Any, batch_size: int) -> int:
+    """Batches that ``images`` make."""
     return -(-len(images) // max(1, batch_size))
 
 
-def _logits(net: Network) -> str:
+def logits_node(net: Network) -> str:
     """The node that gives logits: the output, or what its softmax is of."""
     node = next(node for node in net.nodes if node.name == net.output)
     return node.inputs[0] if node.op == "softmax" else node.name
@@ -387,7 +393,7 @@ def _largest(values: NDArray[np.float32], component: int) -> NDArray[np.float32]
     return np.asarray(own.reshape(len(own), -1).max(axis=1))
 
 
-def _means(
+def layer_means(
     net: Network,
     images: Any,
     chosen: Sequence[tuple[str, int]],
@@ -434,7 +440,8 @@ class _Moments:
 # ---------------------------------------------------------------- checks
 
 
-def _components(net: Network, components: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+def check_components(net: Network, components: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Components of a network, each once; raises DataError for one that it does not have, and for none."""
     chosen: list[tuple[str, int]] = []
     sizes = {info.name: info.shape for info in net.layers}
     for given in components:
@@ -463,7 +470,8 @@ def _classes(net: Network, classes: Sequence[int] | None) -> list[int]:
     return wanted
 
 
-def _labels(images: Any, targets: ArrayLike | None) -> NDArray[np.int64]:
+def sample_labels(images: Any, targets: ArrayLike | None) -> NDArray[np.int64]:
+    """(n,): given classes, or those of the data set; -1 where there are none."""
     given = getattr(images, "labels", None) if targets is None else targets
     labels = np.full(len(images), -1) if given is None else np.asarray(given)
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":

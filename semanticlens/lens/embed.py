@@ -21,7 +21,7 @@ from semanticlens._progress import track
 from semanticlens.encoders.protocol import Encoder, check_vectors
 from semanticlens.io import read_tensors, write_tensors
 
-__all__ = ["Embedded", "embed", "thumbnail_bytes"]
+__all__ = ["Embedded", "embed", "small_copies", "thumbnail_bytes"]
 
 CHECKPOINT_SECONDS = 10.0
 FORMAT = "WEBP" if features.check("webp") else "JPEG"  # noted in the database's record; Pillow recognises either
@@ -116,6 +116,14 @@ def embed(
             state.save(checkpoint, key)
         raise
     return state
+
+
+def small_copies(ids: NDArray[np.int64], images: Any, side: int, *, progress: bool) -> dict[str, NDArray[Any]]:
+    """Thumbnails of the pictures ``ids``, as :meth:`Embedded.thumbnails` gives them."""
+    state, starts = Embedded(len(ids), 0), range(0, len(ids), 64)
+    for _, blobs in track(_decoded(ids, images, side, starts, 64), progress=progress, total=len(starts), what="small copies", unit="batch"):
+        state.blobs += blobs
+    return state.thumbnails()
 
 
 def _key(ids: NDArray[np.int64], images: Any, encoder: Encoder, thumbnails: int) -> str:

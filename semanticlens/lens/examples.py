@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from semanticlens._errors import LayerNotFoundError, MismatchError, ModelFileError
 from semanticlens._kernels import collect as kernels
 from semanticlens.io import read_tensors, sha256_of_arrays, write_tensors
+from semanticlens.lens.boxes import check_boxes
 from semanticlens.lens.idset import IdSet
 from semanticlens.lens.relevance import carried
 
@@ -47,6 +48,9 @@ class LayerExamples:
     positions : ndarray (K, m), int64, or None
         For scores by relevance: the flat position (row * width + column, or the token) of each example's largest relevance in the
         layer's map; -1 where ``ids`` is -1.
+    boxes : ndarray (K, m, 4), float32, or None
+        For examples with crops: the part of each picture that the component looks at, (left, top, right, bottom) as shares of the
+        picture's width and height; NaN where ``ids`` is -1.
     """
 
     layer: str
@@ -58,6 +62,7 @@ class LayerExamples:
     pool: str
     class_scores: NDArray[np.float32] | None = None
     positions: NDArray[np.int64] | None = None
+    boxes: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         shape = self.scores.shape
@@ -77,7 +82,9 @@ class LayerExamples:
             )
         if self.positions is not None and self.positions.shape != shape:
             raise ValueError(f"layer {self.layer!r}: positions {self.positions.shape} and scores {shape} do not belong together")
-        for array in (self.ids, self.scores, self.counts, self.nan_counts, self.class_scores, self.positions):
+        if self.boxes is not None and self.boxes.shape != (*shape, 4):
+            raise ValueError(f"layer {self.layer!r}: boxes {self.boxes.shape} and scores {shape} do not belong together")
+        for array in (self.ids, self.scores, self.counts, self.nan_counts, self.class_scores, self.positions, self.boxes):
             if array is not None and array.flags.writeable:
                 array.flags.writeable = False
 
@@ -150,6 +157,7 @@ class LayerExamples:
             if affinity is None
             else [[None if a != a else a for a in row] for row in affinity.tolist()],
             **({} if self.positions is None else {"positions": self.positions.tolist()}),
+            **({} if self.boxes is None else {"boxes": [[None if b[0] != b[0] else b for b in row] for row in self.boxes.tolist()]}),
         }
 
     def __repr__(self) -> str:
@@ -296,8 +304,9 @@ def _arrays(layer: LayerExamples) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {key: getattr(layer, key) for key in _ARRAYS}
     if layer.class_scores is not None:
         arrays["class_scores"] = layer.class_scores
-    if layer.positions is not None:
-        arrays["positions"] = layer.positions
+    for key in ("positions", "boxes"):
+        if getattr(layer, key) is not None:
+            arrays[key] = getattr(layer, key)
     return arrays
 
 
@@ -309,11 +318,14 @@ def _layer(name: str, record: Mapping[str, Any], arrays: Mapping[str, NDArray[An
         "nan_counts": np.int64,
         "class_scores": np.float32,
         "positions": np.int64,
+        "boxes": np.float32,
     }
     found = {key: arrays[f"{name}/{key}"] for key in expected if f"{name}/{key}" in arrays}
     for key, array in found.items():
         if array.dtype != expected[key]:
             raise ValueError(f"{name}/{key} is {array.dtype}, not {np.dtype(expected[key])}")
+    if "boxes" in found:
+        check_boxes(found["boxes"], found["ids"], f"{name}/boxes")
     if found["ids"].min(initial=0) < -1 or not np.array_equal(found["counts"], (found["ids"] >= 0).sum(axis=-1)):
         raise ValueError(f"{name}/ids and {name}/counts do not belong together")
     return LayerExamples(
@@ -404,6 +416,9 @@ def _merge_layer(a: LayerExamples, b: LayerExamples, n_samples: int) -> LayerExa
     positions = None
     if a.positions is not None and b.positions is not None:
         positions = carried(best.ids, [(a.ids, a.positions), (b.ids, b.positions)])
+    boxes = None
+    if a.boxes is not None and b.boxes is not None:
+        boxes = carried(best.ids, [(a.ids, a.boxes), (b.ids, b.boxes)])
     return LayerExamples(
-        a.layer, best.ids, best.scores, best.counts, best.nan_counts, n_samples, a.pool, class_scores, positions
+        a.layer, best.ids, best.scores, best.counts, best.nan_counts, n_samples, a.pool, class_scores, positions, boxes
     )

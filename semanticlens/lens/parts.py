@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from semanticlens._errors import DataError, MismatchError, SkippedDataWarning
 from semanticlens._kernels import lens as kernels
 from semanticlens.encoders.protocol import Encoder
+from semanticlens.lens.boxes import check_boxes
 from semanticlens.lens.concepts import LayerConcepts
 
 __all__ = [
@@ -34,22 +35,22 @@ def example_rows(sample_ids: NDArray[np.int64], ids: ArrayLike) -> NDArray[np.in
 
 
 def form_concepts(
-    name: str, layer: Any, sample_ids: NDArray[np.int64], embeddings: NDArray[np.float32], normalize: bool, weighting: str, threads: int
+    name: str, layer: Any, rows: NDArray[np.int64], embeddings: NDArray[np.float32], normalize: bool, weighting: str, threads: int
 ) -> LayerConcepts:
-    """The concepts of a layer, from its examples and the embeddings."""
+    """The concepts of a layer, from its examples and the embeddings, of which ``rows`` (K, m) belong to the examples."""
     ids, counts = np.ascontiguousarray(layer.ids, np.int64), np.ascontiguousarray(layer.counts, np.int64)
     activations = np.ascontiguousarray(layer.scores, np.float32)
     dead = np.ascontiguousarray(getattr(layer, "dead", ~(activations.max(axis=1) > 0)), bool)
     weights = np.where(np.isfinite(activations), np.maximum(activations, 0), 0).astype(np.float32) if weighting == "scores" else None
     vectors, _ = kernels.concept_vectors(
         embeddings,
-        example_rows(sample_ids, ids),
+        rows,
         np.where(dead, 0, counts).astype(np.int64),
         weights,
         normalize=normalize,
         n_threads=threads,
     )
-    affinity = getattr(layer, "class_affinity", None)
+    affinity, boxes = getattr(layer, "class_affinity", None), getattr(layer, "boxes", None)
     return LayerConcepts(
         layer=name,
         ids=ids,
@@ -58,6 +59,8 @@ def form_concepts(
         dead=dead,
         vectors=vectors,
         class_affinity=None if affinity is None else np.ascontiguousarray(affinity, np.float32),
+        boxes=None if boxes is None else np.ascontiguousarray(boxes, np.float32),
+        rows=None if boxes is None else rows,
     )
 
 
@@ -71,6 +74,7 @@ def check_source(layers: Mapping[str, Any], images: Any, encoder: Encoder, sourc
             )
         if layer.ids.shape[1] == 0:
             raise DataError(f"layer {name!r} has no examples per component: collect with top of at least 1")
+    _check_parts(layers, images, encoder)
     length = None if images is None else len(images)
     if images is None and not hasattr(encoder, "image_vectors"):
         raise DataError(f"encoder {encoder.name!r} has to see the pictures: pass images, the data set the examples were collected on")
@@ -89,6 +93,26 @@ def check_source(layers: Mapping[str, Any], images: Any, encoder: Encoder, sourc
     highest = max((int(layer.ids.max()) for layer in layers.values() if layer.ids.size), default=-1)
     if limit is not None and highest >= limit:
         raise MismatchError(f"the examples name picture {highest}, but there are only {limit}: they were collected on another data set")
+
+
+def _check_parts(layers: Mapping[str, Any], images: Any, encoder: Encoder) -> None:
+    """Examples with crops: in all layers or in none, and only for an encoder that sees pictures."""
+    cropped = [name for name, layer in layers.items() if getattr(layer, "boxes", None) is not None]
+    if not cropped:
+        return
+    if len(cropped) < len(layers):
+        other = next(name for name in layers if name not in cropped)
+        raise DataError(f"layer {cropped[0]!r} has crops and layer {other!r} has none: collect them alike, or build two databases")
+    if images is None or hasattr(encoder, "image_vectors"):
+        raise DataError(
+            f"the examples have crops, and encoder {encoder.name!r} has vectors of whole pictures: pass images and an encoder that sees "
+            "pictures, or collect without crops"
+        )
+    for name in cropped:
+        try:
+            check_boxes(layers[name].boxes, layers[name].ids, f"boxes of layer {name!r}")
+        except ValueError as error:
+            raise DataError(str(error)) from None
 
 
 def print_of(record: Any) -> Any:
@@ -141,13 +165,16 @@ def warn_unusable(vectors: NDArray[np.float32], encoder: Encoder) -> None:
         )
 
 
-def merge_samples(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Embeddings and thumbnails of the pictures of either database."""
+def merge_samples(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]], *, parts: bool) -> dict[str, NDArray[Any]]:
+    """Embeddings and thumbnails of the pictures of either database; embeddings of parts of pictures one after the other."""
     ids = np.union1d(a["sample_ids"], b["sample_ids"])
     from_a = np.isin(ids, a["sample_ids"])
-    vectors = np.empty((len(ids), a["embeddings"].shape[1]), np.float32)
-    vectors[from_a] = a["embeddings"]
-    vectors[~from_a] = b["embeddings"][np.searchsorted(b["sample_ids"], ids[~from_a])]
+    if parts:
+        vectors = np.concatenate([a["embeddings"], b["embeddings"]])
+    else:
+        vectors = np.empty((len(ids), a["embeddings"].shape[1]), np.float32)
+        vectors[from_a] = a["embeddings"]
+        vectors[~from_a] = b["embeddings"][np.searchsorted(b["sample_ids"], ids[~from_a])]
     merged: dict[str, NDArray[Any]] = {"embeddings": vectors, "sample_ids": ids}
     if "thumbnails" in a and "thumbnails" in b:
         blobs = [_blob(a if own else b, int(i)) for i, own in zip(ids, from_a, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,5 +138,5 @@ def unexpected(
         null=queries.null,
         threshold=float(threshold),
         scores=table,
-        _pictures=db.thumbnail if "thumbnails" in db._arrays else None,
+        _pictures=partial(db.example, small=True) if "thumbnails" in db._arrays else None,
     )

@@ -124,12 +124,14 @@ def places_of(values: NDArray[Any]) -> I64:
     return np.asarray(values.reshape(*values.shape[:2], -1).argmax(axis=2), np.int64)
 
 
-def carried(ids: I64, parts: Sequence[tuple[I64, I64]]) -> I64:
-    """The positions that belong to ids (K, m): looked up in parts of ids (K, n) and positions (K, n); -1 where the id is -1."""
+def carried(ids: I64, parts: Sequence[tuple[I64, NDArray[Any]]]) -> NDArray[Any]:
+    """What belongs to ids (K, m): looked up in parts of ids (K, n) and values (K, n, ...); -1, or NaN, where the id is -1."""
     base = max(int(part.max(initial=0)) for part in (ids, *(own for own, _ in parts))) + 2
     row = np.arange(len(ids))[:, None] * base
     keys = np.concatenate([(own + 1 + row).ravel() for own, _ in parts])
-    places = np.concatenate([own.ravel() for _, own in parts])
+    values = np.concatenate([own.reshape(-1, *own.shape[2:]) for _, own in parts])
     order = np.argsort(keys, kind="stable")
     found = order[np.minimum(np.searchsorted(keys[order], (ids + 1 + row).ravel()), len(order) - 1)]
-    return np.where(ids < 0, -1, places[found].reshape(ids.shape)).astype(np.int64)
+    result = values[found].reshape(*ids.shape, *values.shape[1:])
+    result[ids < 0] = -1 if values.dtype.kind == "i" else np.nan
+    return np.asarray(result)

@@ -169,7 +169,7 @@ class SearchResult(Sequence[Hit]):
         if self._pictures is not None:
             headers.append("examples")
             for row, hit in zip(rows, self.hits, strict=True):
-                row.append(html.strip([self._pictures(int(i)) for i in hit.ids[:6]], size=48))
+                row.append(html.strip([self._pictures(hit.layer, hit.component, rank) for rank in range(min(6, len(hit.ids)))], size=48))
         return _html_table(headers, rows, "Search")
 
 
@@ -181,10 +181,12 @@ class ComponentLabel:
     component: int
     candidates: tuple[tuple[str, float], ...]
     unlabelled: bool
+    p_value: float | None = None
+    q_value: float | None = None
 
     @property
     def name(self) -> str | None:
-        """The best name, or None if it does not reach the threshold."""
+        """The best name, or None if it does not reach the threshold or, with ``fdr``, is no better than chance."""
         return None if self.unlabelled else self.candidates[0][0]
 
     @property
@@ -201,6 +203,7 @@ class ComponentLabel:
             "score": number(self.score),
             "unlabelled": self.unlabelled,
             "candidates": [[name, number(score)] for name, score in self.candidates],
+            **({} if self.p_value is None or self.q_value is None else {"p": number(self.p_value), "q": number(self.q_value)}),
         }
 
     def __str__(self) -> str:
@@ -217,8 +220,10 @@ class LayerLabels:
         Places in the vocabulary, best first; -1 where there are fewer candidates, and for dead components.
     scores : ndarray of shape (K, n), float32
     unlabelled : ndarray of shape (K,), bool
-        The best score is below the threshold, or there is none.
+        The best score is below the threshold, or there is none; with ``fdr``, or it is not significant.
     vocabulary : tuple of str
+    p_values, q_values : ndarray of shape (K,), float64, or None
+        With ``fdr``: p-value of the best score, and adjusted for all components, see :mod:`semanticlens.lens.significance`.
     """
 
     layer: str
@@ -226,6 +231,8 @@ class LayerLabels:
     scores: NDArray[np.float32]
     unlabelled: NDArray[np.bool_]
     vocabulary: tuple[str, ...] = field(repr=False)
+    p_values: NDArray[np.float64] | None = None
+    q_values: NDArray[np.float64] | None = None
 
     @property
     def names(self) -> NDArray[np.object_]:
@@ -244,7 +251,10 @@ class LayerLabels:
     def __getitem__(self, component: int) -> ComponentLabel:
         k = range(len(self))[component]
         pairs = [(self.vocabulary[j], float(s)) for j, s in zip(self.indices[k], self.scores[k], strict=True) if j >= 0]
-        return ComponentLabel(layer=self.layer, component=k, candidates=tuple(pairs), unlabelled=bool(self.unlabelled[k]))
+        p, q = (None if v is None else float(v[k]) for v in (self.p_values, self.q_values))
+        return ComponentLabel(
+            layer=self.layer, component=k, candidates=tuple(pairs), unlabelled=bool(self.unlabelled[k]), p_value=p, q_value=q
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -256,6 +266,7 @@ class Labels(Mapping[str, LayerLabels]):
     templates: tuple[str, ...] | None
     null: str
     threshold: float
+    fdr: float | None = None
 
     @overload
     def __getitem__(self, key: str) -> LayerLabels: ...
@@ -282,6 +293,7 @@ class Labels(Mapping[str, LayerLabels]):
             "templates": None if self.templates is None else list(self.templates),
             "null": self.null,
             "threshold": self.threshold,
+            **({} if self.fdr is None else {"fdr": self.fdr}),
             "vocabulary_size": len(self.vocabulary),
             "layers": {name: [layer[k].to_dict() for k in range(len(layer))] for name, layer in self.layers.items()},
         }
@@ -319,6 +331,8 @@ class LayerScores:
     clarity, polysemanticity, redundancy : ndarray of shape (K,), float64
     nearest : ndarray of shape (K,), int64
         The most similar other component, whose cosine is the redundancy; -1 if there is none.
+    intervals : LayerIntervals or None
+        With ``db.scores(intervals=True)``.
     """
 
     layer: str
@@ -326,6 +340,7 @@ class LayerScores:
     polysemanticity: NDArray[np.float64]
     redundancy: NDArray[np.float64]
     nearest: NDArray[np.int64]
+    intervals: Any = None
 
     @property
     def means(self) -> dict[str, float]:

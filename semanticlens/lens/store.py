@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from semanticlens._errors import ModelFileError
 from semanticlens.io import TensorFile, read_tensors, sha256_of_arrays, write_tensors
+from semanticlens.lens.boxes import check_boxes
 from semanticlens.lens.concepts import LayerConcepts
 
 __all__ = ["FORMAT", "SCHEMA", "read_database", "write_database"]
@@ -88,8 +89,9 @@ def _checked(file: TensorFile, record: dict[str, Any]) -> tuple[Arrays, dict[str
     if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
         raise ValueError("layer names are not different texts")
     arrays: Arrays = {"embeddings": _take(file, "embeddings", "f4", 2), "sample_ids": _take(file, "sample_ids", "i8", 1)}
-    ids = arrays["sample_ids"]
-    if arrays["embeddings"].shape != (len(ids), encoder["dim"]):
+    ids, n = arrays["sample_ids"], len(arrays["embeddings"])
+    parts = any(f"layer.{i}.boxes" in file for i in range(len(names)))
+    if arrays["embeddings"].shape != (n if parts else len(ids), encoder["dim"]):
         raise ValueError(f"embeddings have shape {arrays['embeddings'].shape} for {len(ids)} samples and {encoder['dim']} dimensions")
     if ids.size and (ids[0] < 0 or (np.diff(ids) <= 0).any()):
         raise ValueError("sample ids are not ascending")
@@ -98,14 +100,15 @@ def _checked(file: TensorFile, record: dict[str, Any]) -> tuple[Arrays, dict[str
         offsets = arrays["thumbnail_offsets"]
         if len(offsets) != len(ids) + 1 or offsets[0] != 0 or offsets[-1] != arrays["thumbnails"].size or (np.diff(offsets) < 0).any():
             raise ValueError("thumbnail offsets do not describe the thumbnails")
-    layers = {name: _layer(file, i, name, ids, encoder["dim"]) for i, name in enumerate(names)}
+    layers = {name: _layer(file, i, name, ids, encoder["dim"], n if parts else None) for i, name in enumerate(names)}
     expected = set(arrays) | {f"layer.{i}.{name}" for i, layer in enumerate(layers.values()) for name in layer.arrays()}
     if set(file) != expected:
         raise ValueError(f"unknown arrays {sorted(set(file) - expected)[:3]}")
     return arrays, layers, record
 
 
-def _layer(file: TensorFile, i: int, name: str, sample_ids: NDArray[Any], dim: int) -> LayerConcepts:
+def _layer(file: TensorFile, i: int, name: str, sample_ids: NDArray[Any], dim: int, parts: int | None) -> LayerConcepts:
+    """Layer ``i``; ``parts``: how many embeddings there are, where they are of parts of pictures."""
     got = {key: _take(file, f"layer.{i}.{key}", code, ndim) for key, (code, ndim) in _LAYER.items()}
     ids, counts = got["ids"], got["counts"]
     n_components, width = ids.shape
@@ -132,4 +135,14 @@ def _layer(file: TensorFile, i: int, name: str, sample_ids: NDArray[Any], dim: i
         dead=got["dead"],
         vectors=got["vectors"],
         class_affinity=affinity,
+        **({} if parts is None else _parts(file, i, name, ids, parts)),
     )
+
+
+def _parts(file: TensorFile, i: int, name: str, ids: NDArray[Any], n: int) -> dict[str, NDArray[Any]]:
+    """Boxes of a layer's examples, and which embeddings are theirs."""
+    boxes, rows = _take(file, f"layer.{i}.boxes", "f4", 3), _take(file, f"layer.{i}.rows", "i8", 2)
+    check_boxes(boxes, ids, f"boxes of layer {name!r}")
+    if rows.shape != ids.shape or ((rows < 0) != (ids < 0)).any() or rows.max(initial=-1) >= n or rows.min(initial=0) < -1:
+        raise ValueError(f"layer {name!r}: rows do not say which of the {n} embeddings belong to the examples")
+    return {"boxes": boxes, "rows": rows}

@@ -443,6 +443,21 @@ class Network:
         other._lock, other._fingerprint, other._assignments = threading.Lock(), None, {}
         return other
 
+    def baked(self) -> Network:
+        """This network with its edits as nodes of the graph, so that it can be saved; itself where there are no edits.
+
+        The added node takes the name of the edited one, which becomes ``NAME.unedited``. The result has a fingerprint of its own.
+
+        Raises
+        ------
+        ValueError
+            For edits that are not one affine map of the components at every place: of single tokens or positions, replaced values, the mean
+            of each sample, edits of the input.
+        """
+        from semanticlens.nn.baked import baked
+
+        return baked(self)
+
     def _targets(self, record: str | Iterable[str]) -> dict[str, str]:
         names = (record,) if isinstance(record, str) else tuple(record)
         if not names:
@@ -558,7 +573,7 @@ class Network:
         from semanticlens.nn.load.bundle import write_bundle
 
         if self.edits:
-            raise ValueError("a bundle holds a network, not edits; save the network they were made from")
+            raise ValueError("a bundle holds a network, not edits: save net.baked(), which has them as nodes, or the network without them")
         write_bundle(self, path)
 
     def __repr__(self) -> str:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from semanticlens._errors import LayerNotFoundError
 
-__all__ = ["Component", "Source", "component", "sources"]
+__all__ = ["Component", "Example", "Source", "component", "sources"]
 
 CLASSES = 5  # classes listed per component, the usual number
 SCORE_NAMES = ("clarity", "polysemanticity", "redundancy")
+
+
+class Example(NamedTuple):
+    """One example: data set position, activation, and the part of the picture that was encoded, if not the whole."""
+
+    sample: int
+    score: float
+    box: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +34,8 @@ class Component:
     layer, index : str, int
     dead : bool
         No picture activates it.
-    examples : tuple of (int, float)
-        Data set position and activation of each example, best first.
+    examples : tuple of Example
+        Best first.
     labelled : bool
         Labels were asked for; without them ``label`` says nothing about the component.
     label : str or None
@@ -45,7 +53,7 @@ class Component:
     layer: str
     index: int
     dead: bool
-    examples: tuple[tuple[int, float], ...]
+    examples: tuple[Example, ...]
     labelled: bool
     label: str | None
     candidates: tuple[tuple[str, float], ...]
@@ -88,9 +96,12 @@ def component(
     if not 0 <= k < count:
         raise IndexError(f"component {index} is not in layer {layer!r}, which has components 0 to {count - 1}")
     dead = bool(concepts.dead[k])
-    shown = (
-        [] if dead else [(int(i), float(s)) for i, s in zip(concepts.ids[k], concepts.example_scores[k], strict=True) if i >= 0]
-    )
+    boxes: list[Any] = [None] * len(concepts.ids[k]) if concepts.boxes is None else [tuple(box.tolist()) for box in concepts.boxes[k]]
+    shown = [
+        Example(int(i), float(s), box)
+        for i, s, box in zip(concepts.ids[k], concepts.example_scores[k], boxes, strict=True)
+        if i >= 0 and not dead
+    ]
     label, candidates = (None, ()) if labels is None or layer not in labels else _label(labels[layer, k])
     values, nearest = ({}, None) if scores is None or layer not in scores else _scores(scores[layer], k)
     return Component(
@@ -146,9 +157,3 @@ def sources(db: Any) -> tuple[Source, ...]:
             )
         )
     return tuple(found)
-
-
-def picture(db: Any, sample: int) -> Any:
-    """A picture for showing: in full size where the data set is attached, else the database's small copy, else None."""
-    images = getattr(db, "images", None)
-    return images[sample] if images is not None else db.thumbnail(sample)

@@ -35,6 +35,7 @@ outline:2px solid var(--accent);outline-offset:2px}
 code,.code{font-family:var(--mono);font-size:.88em}
 .muted{color:var(--muted)}.small{font-size:.85rem}.num{text-align:right;white-space:nowrap}
 .text{unicode-bidi:isolate}
+.sl-strip{display:flex;flex-wrap:wrap;gap:4px}.sl-strip figure{margin:0}.sl-strip img{display:block;border-radius:3px}
 @media (max-width:640px){body{font-size:15px}main,.wide{padding-left:1rem;padding-right:1rem}h1{font-size:1.5rem}h2{
 margin-top:2.4rem}}
 @media print{body{font-size:10pt}main,.wide{max-width:none;padding:0}a{color:inherit;text-decoration:none}h2,h3{

@@ -41,7 +41,6 @@ box-shadow:inset 0 0 0 1px var(--line)}
 -webkit-print-color-adjust:exact;print-color-adjust:exact}
 .found{list-style:none;margin:1rem 0;padding:0}
 .found li{border-top:1px solid var(--line);padding:.8rem 0;display:grid;grid-template-columns:minmax(12rem,18rem) 1fr;gap:.4rem 1.4rem}
-.found img{display:inline-block;margin:0 4px 4px 0;border-radius:3px}
 .found h3{font-size:1rem;margin:0}
 .found small{display:block;color:var(--muted)}
 .found dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .8rem;margin:.4rem 0 0;font-size:.9rem}
@@ -171,7 +170,7 @@ def _strip(audit: Audit, f: Finding, most: int = EXAMPLES, size: int = 48) -> ob
     db = audit.db
     if db is None or "thumbnails" not in db._arrays:
         return ""
-    pictures = [db.thumbnail(int(i)) for i in db[f.layer].examples(f.component)[:most]]
+    pictures = [db.example(f.layer, f.component, rank, small=True) for rank in range(min(most, len(db[f.layer].examples(f.component))))]
     return strip([p for p in pictures if p is not None], size=size)
 
 
@@ -292,11 +291,8 @@ def _item(audit: Audit, f: Finding) -> str:
         if f.decision is None
         else f"<dt>decided</dt><dd>{escape(f.decision)} {escape(audit.decisions[f.layer, f.component][1])}</dd>"
     )
-    paired = (
-        ""
-        if math.isnan(f.through)
-        else f"<dt>in pairs</dt><dd>{number(f.through, 2, signed=True)} passes through it; larger in {100 * f.separation:.0f} %</dd>"
-    )
+    passes = f"{number(f.through, 2, signed=True)} ± {number(f.through_error, 2)} passes through it"
+    paired = "" if math.isnan(f.through) else f"<dt>in pairs</dt><dd>{passes}; larger in {100 * f.separation:.0f} %</dd>"
     pull = "" if math.isnan(f.pull) else f"<dt>on others</dt><dd>{number(f.pull, 2, signed=True)}</dd>"
     return (
         f"<li><div><h3><i class='dot' style='background:{COLOURS[f.category]}'></i>{escape(f.layer)}:{f.component}</h3>"

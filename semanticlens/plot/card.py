@@ -93,7 +93,7 @@ def card(
             raise ValueError(f"{name}={value}: must be at least {least}")
     scores = db.scores() if scores is None else scores or None
     facts = _facts.component(db, layer, component, labels, scores, n_examples)
-    pictures = [_facts.picture(db, sample) for sample, _ in facts.examples]
+    pictures = [db.picture(example.sample, example.box) for example in facts.examples]
     width = 2 * MARGIN + columns * CELL + (columns - 1) * GAP
     probe = Pen(Image.new("RGB", (1, 1)), scale, font)
     height = _draw(probe, facts, pictures, columns, width, db)
@@ -188,7 +188,7 @@ def _grid(pen: Pen, facts: _facts.Component, pictures: list[Any], columns: int, 
         pen.box(MARGIN, y, width - 2 * MARGIN, 56, PANEL, 4)
         pen.text(width / 2, y + 33, words, 13, MUTED, "centre")
         return y + 56 + 8
-    for i, ((sample, score), picture) in enumerate(zip(facts.examples, pictures, strict=True)):
+    for i, ((sample, score, _), picture) in enumerate(zip(facts.examples, pictures, strict=True)):
         x, top = MARGIN + (i % columns) * (CELL + GAP), y + (i // columns) * (CELL + 26)
         if picture is None:
             pen.box(x, top, CELL, CELL, PANEL, 3)

@@ -126,31 +126,28 @@ def _chosen(db: Any, found: Any, scores: Any, limit: int) -> dict[str, list[int]
 
 @dataclass
 class _Pictures:
-    """Pictures by their place in the data set; each becomes one CSS rule, however often it is shown."""
+    """Pictures, or parts of them, by their place in the data set; each becomes one CSS rule, however often it is shown."""
 
     db: Any
-    places: dict[int, int] = field(default_factory=dict)
-    missing: set[int] = field(default_factory=set)
+    places: dict[tuple[int, Any], int] = field(default_factory=dict)
 
-    def cell(self, sample: int, score: float) -> str:
-        place = self.places.setdefault(sample, len(self.places))
-        return f'<i class="t p{place}" title="no. {sample}, {number(score, 2)}"></i>'
+    def cell(self, example: _facts.Example) -> str:
+        place = self.places.setdefault((example.sample, example.box), len(self.places))
+        return f'<i class="t p{place}" title="no. {example.sample}, {number(example.score, 2)}"></i>'
 
-    def cells(self, examples: Iterable[tuple[int, float]], kind: str, what: str) -> Html:
+    def cells(self, examples: Iterable[_facts.Example], kind: str, what: str) -> Html:
         items = list(examples)
         if not items:
             return Html("")
-        names = ", ".join(str(sample) for sample, _ in items)
-        cells = "".join(self.cell(sample, score) for sample, score in items)
+        names = ", ".join(str(example.sample) for example in items)
+        cells = "".join(map(self.cell, items))
         return Html(f'<div class="{kind}" role="img" aria-label="{escape(what)}: pictures {names}">{cells}</div>')
 
     def css(self) -> str:
         size = next(pixels for limit, pixels in SIZES if len(self.places) <= limit)
         rules = []
-        for sample, place in self.places.items():
-            picture = self.db.thumbnail(sample)
-            if picture is None and getattr(self.db, "images", None) is not None:
-                picture = self.db.images[sample]
+        for (sample, box), place in self.places.items():
+            picture = self.db.picture(sample, box, small=True)
             if picture is not None:
                 rules.append(f".p{place}{{background-image:url({image_uri(picture, size=size, quality=62)})}}")
         return "\n".join(rules)

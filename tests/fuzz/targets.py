@@ -281,7 +281,7 @@ def vectors(content: bytes) -> None:
     """The .npz of image and text vectors that the shell commands read."""
     with file_of(content, ".npz") as path:
         try:
-            encoder = commands._encoder(str(path))
+            encoder = commands.encoder_at(str(path))
         except DataError as error:
             _names(error, str(path), "images", "texts")
             return
