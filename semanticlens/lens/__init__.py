@@ -8,8 +8,10 @@ from semanticlens.lens.crops import Crops, crop_box, crops, with_crops
 from semanticlens.lens.database import ConceptDB
 from semanticlens.lens.effects import Answers, Effects, answers, effects
 from semanticlens.lens.examples import ConceptExamples, LayerExamples
+from semanticlens.lens.map import Colouring, SemanticMap, map
 from semanticlens.lens.pooling import Pooling, pooling, special_token
 from semanticlens.lens.proof import BeforeAfter, Drift
+from semanticlens.lens.regions import Region
 from semanticlens.lens.related import RelatedData
 from semanticlens.lens.repair import Repair, repair
 from semanticlens.lens.results import Hit, Labels, Scores, SearchResult
@@ -20,6 +22,7 @@ __all__ = [
     "Answers",
     "Audit",
     "BeforeAfter",
+    "Colouring",
     "ConceptDB",
     "ConceptExamples",
     "Crops",
@@ -32,16 +35,19 @@ __all__ = [
     "LayerExamples",
     "NetworkSource",
     "Pooling",
+    "Region",
     "RelatedData",
     "Repair",
     "Scores",
     "SearchResult",
+    "SemanticMap",
     "answers",
     "audit",
     "collect",
     "crop_box",
     "crops",
     "effects",
+    "map",
     "pooling",
     "repair",
     "scores",
