@@ -107,6 +107,9 @@ def show(db: sl.ConceptDB, queries: Sequence[str], vocabulary: Sequence[str], na
         show_layer(db, layer, labels, scores)
     path = db.report(out, queries=list(queries), labels=labels, scores=scores, title=title, note=NOTE, max_components=400)
     print(f"\nReport: {path} ({Path(path).stat().st_size / 1e6:.1f} MB)")
+    start = time.perf_counter()
+    page = sl.lens.map(db, labels=labels).to_html(out.with_name(f"{out.stem}_map.html"), name=title)
+    print(f"Map:    {page} ({page.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.0f} s)")
 
 
 def show_layer(db: sl.ConceptDB, layer: str, labels: sl.lens.results.Labels, scores: sl.lens.results.Scores) -> None:

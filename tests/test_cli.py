@@ -94,7 +94,8 @@ def test_version_and_help(run: Run) -> None:
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("info", "build", "search", "label", "scores", "report", "card", "audit", "repair", "compare", "track", "align", "demo"):
+    shown = ("info", "build", "search", "label", "scores", "report", "card", "map", "audit", "repair", "compare", "track", "align", "demo")
+    for command in shown:
         with pytest.raises(SystemExit):
             cli.main([command, "-h"])
         assert f"examples:\n  semanticlens {command}" in capsys.readouterr().out

@@ -27,6 +27,7 @@ ROOMS = {                                             # the higher may import th
 # Imports against the direction that are meant: a method that shows its object, a table of names.  Only inside functions, never at import.
 LAZY = {
     ("lens", "plot"): "db.card(), db.report() and _repr_html_ draw what lens computed",
+    ("lens", "alignment"): "lens.map lays components out as alignment lays out features",
     ("alignment", "plot"): "report(), picture() and page() draw what alignment computed",
     ("attribution", "plot"): "plot(), save() and _repr_html_ draw what attribution computed",
     ("nn", "plot"): "_repr_html_ of a network's table",

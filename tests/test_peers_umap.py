@@ -1,11 +1,13 @@
-"""NLMCD on UMAP's own embedding.
+"""NLMCD and maps on UMAP's own embedding.
 
     pytest -m peers tests/test_peers_umap.py        with umap-learn installed
 """
 
 import numpy as np
 import pytest
+from test_lens_map import planted
 
+from semanticlens import lens
 from semanticlens.alignment import NLMCD, atlas, measures
 
 pytestmark = pytest.mark.peers
@@ -58,3 +60,13 @@ def test_atlas_laid_out_by_umap(umap) -> None:
     assert laid.places.shape == (30, 2)
     assert np.isfinite(laid.places).all()
     np.testing.assert_array_equal(laid.places, atlas(proximities, layout="umap", seed=2).places)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_maps_by_umap_keep_planted_groups_together(umap) -> None:
+    db, truth, names = planted()
+    m = lens.map(db, labels=names, method="umap")
+    near = np.array([[m.row(*key) for key in m.near(*m[i], top=5)] for i in range(len(m))])
+    assert (truth[near] == truth[:, None]).mean() > 0.99
+    np.testing.assert_array_equal(m.positions, lens.map(db, method="umap", n_threads=1).positions)
+    assert len(lens.map(planted(groups=2, each=3)[0], method="umap")) == 5

@@ -195,7 +195,7 @@ def _product(spot: Spot, rule: Product) -> Results:
         return [_summed(spot.r, spot.xs[0].shape[1:], spot) if spot.wanted[0] else None, None]
     if spot.wanted[0] != spot.wanted[1]:  # a constant takes no share
         parts: list[Array | None] = [spot.r if w else None for w in spot.wanted]
-    elif rule.to == "both":
+    elif rule.to == "both" or spot.gate is None:
         half = spot.r * spot.r.dtype.type(0.5)
         parts = [half, half.copy()]
     else:

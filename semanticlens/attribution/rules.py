@@ -327,8 +327,9 @@ def ExcitationBackprop() -> ZPlus:
 class Product(Rule):
     """A product of two values that both depend on the input, such as a gate.
 
-    ``to="signal"``: all relevance goes to the value, none to its gate. The gate is the input that is repeated along axes of the other;
-    of two of one shape, the one that comes straight out of a sigmoid, softmax or other bounded activation, else the second.
+    ``to="signal"``: all relevance goes to the value, none to its gate. The gate is the input that comes straight out of a sigmoid, softmax
+    or other bounded activation, else out of a bent one (SiLU, GELU), else one that is repeated along axes of the other and comes out of any
+    activation, scaled perhaps. Where neither is a gate, such as value times context in separable attention, each gets half.
     ``to="both"``: half each (the uniform rule of AttnLRP).
     """
 
@@ -346,7 +347,8 @@ class Attention(_Stabilised):
 
     ``through="all"`` (AttnLRP): half of what a product carries goes to each factor: ``R_q = q J_q^T(s) / 4``, the same for k, and
     ``R_v = v J_v^T(s) / 2``. ``through="values"`` (CP-LRP): weights count as constants and everything goes to v. For nodes
-    "matmul" that are part of an attention written out, each factor gets ``x J^T(s) / 2``, or only the value does.
+    "matmul" that are part of an attention written out, each factor gets ``x J^T(s) / 2``, or only the value does: what is neither weights
+    out of a softmax nor, in linear attention, queries or keys out of their feature map (a ReLU).
     """
 
     operations: ClassVar[frozenset[str]] = frozenset({"attention", "matmul"})

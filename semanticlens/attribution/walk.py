@@ -212,25 +212,42 @@ def _gates(path: Sequence[Checked]) -> dict[str, int]:
     """Which factor of each product is the gate (or the attention weights); absent where no factor is told apart."""
     shapes = {item.node.name: item.shape for item in path}
     ops = {item.node.name: item for item in path}
+    scores = _scores(path, ops)
     result = {}
     for item in path:
-        if item.op.name == "matmul":
-            found = [i for i, source in enumerate(item.node.inputs) if _comes_from(source, ops, {"softmax"})]
-            if len(found) == 1:
-                result[item.node.name] = found[0]
-        if item.op.name != "mul":
+        if item.op.name not in ("matmul", "mul"):
             continue
-        a, b = (shapes.get(source) for source in item.node.inputs)
-        whole = [shape == item.shape for shape in (a, b)]
-        if whole[0] != whole[1]:
-            result[item.node.name] = whole.index(False)
-            continue
-        result[item.node.name] = 1
-        for kinds in (BOUNDED, GROUPS["activation"]):  # what is bounded, else what is bent
-            found = [_comes_from(source, ops, kinds) for source in item.node.inputs]
+        sources = item.node.inputs
+        if item.op.name == "matmul":  # weights of attention; without a softmax, the factors that a feature map made
+            tests = [frozenset({"softmax"}), frozenset() if item.node.name in scores else GROUPS["activation"]]
+        else:  # what is bounded, else what is bent
+            tests = [BOUNDED, GROUPS["activation"] - GROUPS["relu"]]
+        for kinds in tests:
+            found = [_comes_from(source, ops, kinds) for source in sources]
             if found[0] != found[1]:
                 result[item.node.name] = found.index(True)
                 break
+        else:
+            repeated = [shapes.get(source) != item.shape for source in sources]
+            if item.op.name == "mul" and repeated[0] != repeated[1]:  # a hard sigmoid, written out
+                at = repeated.index(True)
+                if _comes_from(sources[at], ops, GROUPS["activation"], through=GROUPS["move"] | GROUPS["scale"]):
+                    result[item.node.name] = at
+    return result
+
+
+def _scores(path: Sequence[Checked], ops: Mapping[str, Checked]) -> set[str]:
+    """Products of queries and keys: what a softmax is of, moved, scaled, shifted or masked on the way."""
+    result: set[str] = set()
+    ahead = [source for item in path if item.op.name == "softmax" for source in item.node.inputs]
+    between = GROUPS["move"] | GROUPS["scale"] | GROUPS["sum"] | {"div", "mul"}
+    while ahead:
+        name = ahead.pop()
+        if name not in ops or name in result:
+            continue
+        result.add(name)
+        if ops[name].op.name in between:
+            ahead += ops[name].node.inputs
     return result
 
 
@@ -244,9 +261,11 @@ def _positive(path: Sequence[Checked]) -> frozenset[str]:
     return frozenset(result)
 
 
-def _comes_from(name: str, ops: Mapping[str, Checked], kinds: frozenset[str] | set[str]) -> bool:
+def _comes_from(
+    name: str, ops: Mapping[str, Checked], kinds: frozenset[str] | set[str], through: frozenset[str] = GROUPS["move"]
+) -> bool:
     """Whether a value is the result of one of some operations, moved perhaps."""
-    while name in ops and ops[name].op.name in GROUPS["move"] and len(ops[name].node.inputs) == 1:
+    while name in ops and ops[name].op.name in through and len(ops[name].node.inputs) == 1:
         name = ops[name].node.inputs[0]
     return name in ops and ops[name].op.name in kinds
 

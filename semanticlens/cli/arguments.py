@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     whole.set_defaults(command=None, threads=None, traceback=False)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND")
-    looking = (_add_info, _add_build, _add_search, _add_label, _add_scores, _add_report, _add_card)
+    looking = (_add_info, _add_build, _add_search, _add_label, _add_scores, _add_report, _add_card, _add_map)
     for add in (*looking, _add_audit, _add_repair, _add_compare, _add_track, _add_align, _add_demo):
         add(commands)
     return whole
@@ -225,6 +225,30 @@ def _add_card(commands: _Commands) -> None:
     _add_query_options(parser)
     parser.add_argument("--examples", type=_count, default=12, metavar="N", help="pictures shown (default: %(default)s)")
     parser.add_argument("--font", metavar="FILE", help="a .ttf or .otf for scripts that no font here covers")
+
+
+def _add_map(commands: _Commands) -> None:
+    parser = _command(
+        commands, "map", "components in the plane, as a picture or a page",
+        "Lay components out by what their examples mean: near means alike.\n\n"
+        "OUT.html is one page to zoom, pan and search in, with examples; .png, .jpg, .webp and .svg are pictures.",
+        "photos.sldb --out map.html --vocabulary words.txt\nphotos.sldb --out map.svg --layers features.18 --color clarity", json=True,
+    )  # fmt: skip
+    parser.add_argument("db", metavar="DB")
+    parser.add_argument("--out", required=True, metavar="FILE", help=".html, .png, .jpg, .webp or .svg; replaced if it exists")
+    _add_vocabulary(parser, required=False)
+    _add_query_options(parser)
+    parser.add_argument("--method", choices=("neighbours", "umap", "pca"), default="neighbours",
+                        help="umap needs umap-learn (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--color", default="layer", metavar="NAME",
+        help="layer, clarity, polysemanticity, redundancy, or a class (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--examples", type=_count, default=8, metavar="N", help="pictures per component of the page (default: %(default)s)"
+    )
+    parser.add_argument("--title", metavar="TEXT", help="of the page")
 
 
 def _add_audit(commands: _Commands) -> None:

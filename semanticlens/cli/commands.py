@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from semanticlens.encoders import Encoder
     from semanticlens.lens.database import ConceptDB
 
-__all__ = ["align", "build", "card", "demo", "info", "label", "printable", "report", "scores", "search", "state_files"]
+__all__ = ["align", "build", "card", "demo", "info", "label", "map", "printable", "report", "scores", "search", "state_files"]
 
 
 def printable(text: str) -> str:
@@ -340,6 +340,23 @@ def card(options: argparse.Namespace) -> None:
     labels = None if words is None else _labels(db, options, words)
     drawn = db.card(options.layer, options.component, labels=labels, n_examples=options.examples, font=options.font)
     _say(f"{drawn.save(out)}: {drawn.image.width} x {drawn.image.height} pixels")
+
+
+def map(options: argparse.Namespace) -> None:
+    """Components in the plane."""
+    from semanticlens.lens.map import map as lay_out
+
+    out = target_at(options.out, (".html", ".htm", ".png", ".jpg", ".jpeg", ".webp", ".svg"), "--out")
+    words = None if options.vocabulary is None else words_at(Path(options.vocabulary))
+    db = open_database(options, texts=isinstance(words, list))
+    labels = None if words is None else _labels(db, options, words)
+    found = lay_out(db, options.layers, labels, options.method, options.color, seed=options.seed, progress=show_progress(options))
+    if out.suffix.lower() in (".html", ".htm"):
+        found.to_html(out, pictures=options.examples, name=options.title)
+    else:
+        found.save(out)
+    note(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    show(found.to_dict(), repr(found), options)
 
 
 def align(options: argparse.Namespace) -> None:

@@ -9,8 +9,10 @@ from semanticlens.lens.crops import Crops, crop_box, crops, with_crops
 from semanticlens.lens.database import ConceptDB
 from semanticlens.lens.effects import Answers, Effects, answers, effects
 from semanticlens.lens.examples import ConceptExamples, LayerExamples
+from semanticlens.lens.map import Colouring, SemanticMap, map
 from semanticlens.lens.pooling import Pooling, pooling, special_token
 from semanticlens.lens.proof import BeforeAfter, Drift
+from semanticlens.lens.regions import Region
 from semanticlens.lens.related import RelatedData
 from semanticlens.lens.repair import Repair, repair
 from semanticlens.lens.results import Hit, Labels, Scores, SearchResult
@@ -23,6 +25,7 @@ __all__ = [
     "Answers",
     "Audit",
     "BeforeAfter",
+    "Colouring",
     "Comparison",
     "ConceptDB",
     "ConceptExamples",
@@ -40,10 +43,12 @@ __all__ = [
     "Moment",
     "NetworkSource",
     "Pooling",
+    "Region",
     "RelatedData",
     "Repair",
     "Scores",
     "SearchResult",
+    "SemanticMap",
     "Side",
     "Track",
     "answers",
@@ -53,6 +58,7 @@ __all__ = [
     "crop_box",
     "crops",
     "effects",
+    "map",
     "pooling",
     "repair",
     "scores",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from semanticlens.plot._drawing import check_axes
 from semanticlens.plot._heat import F64, ColourMap, heat_colours, heat_limit, overlay, two_sided
 
-__all__ = ["heat_on"]
+__all__ = ["heat_on", "map_on"]
 
 LINE = "#d5dade"
 LEVELS = 511  # colours of a map: an odd number, so that 0 has one of its own
@@ -47,4 +48,51 @@ def heat_on(
         ax.set_title(title)
     if bar:
         ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.04)
+    return ax
+
+
+def map_on(
+    ax: Any,
+    places: Any,
+    colours: F64,
+    names: Sequence[tuple[str, float, float, int]],
+    fitted: Callable[..., Any],
+    *,
+    key: Sequence[tuple[str, Any]],
+    bar: tuple[F64, float, float] | None,
+    title: str,
+) -> Any:
+    """Dots on axes with names among them, and a key of kinds or a colour bar; ``fitted`` says where names find room. Returns the axes."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.patheffects import withStroke
+
+    check_axes(ax).scatter(places[:, 0], places[:, 1], s=min(24.0, max(2.0, 3000 / len(places))), c=colours, linewidths=0)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for side in ax.spines.values():
+        side.set_visible(False)
+    if bar is None:
+        for name, colour in key:
+            ax.scatter([], [], s=24, color=[colour], label=name, linewidths=0)
+        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=min(4, len(key)), title=title)
+    else:
+        shade = ScalarMappable(Normalize(bar[1], bar[2]), ListedColormap(bar[0]))
+        ax.figure.colorbar(shade, ax=ax, fraction=0.046, pad=0.02, label=title)
+    ax.apply_aspect()
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    written = [
+        ax.text(x, y, text, ha="center", va="center", fontsize=8 if level else 11, path_effects=halo)
+        for text, x, y, level in names
+    ]
+    extents = [text.get_window_extent() for text in written]
+    middles = [((e.x0 + e.x1) / 2, (e.y0 + e.y1) / 2) for e in extents]
+    boxes = [(n[0], x, y, e.width, e.height) for n, (x, y), e in zip(names, middles, extents, strict=True)]
+    room = {i: (x, y) for i, x, y in fitted(boxes, ax.get_window_extent().extents, ax.transData.transform(places))}
+    for i, text in enumerate(written):
+        if i not in room:
+            text.remove()
+        else:
+            text.set_position(ax.transData.inverted().transform(room[i]))
     return ax
