@@ -318,27 +318,29 @@ def drawn(random: int = 0) -> Comparison:
 
 
 def test_pictures(tmp_path: Any) -> None:
-    from matplotlib.figure import Figure
-
     for c in (drawn(), drawn(200)):
         picture = c.plot()
         assert picture.image.width > 600
         assert len(np.unique(np.asarray(picture.image).reshape(-1, 3), axis=0)) > 10
         picture.save(tmp_path / "c.png")
-        axes = Figure().subplots(1, 2)
-        assert c.plot(axes[0]) is axes[0]
-        c.plot(axes[1], what="curve")
-        lines = axes[1].get_lines()
-        np.testing.assert_allclose(lines[0].get_ydata(), 1 - c.curve("a")["unique"])
     with pytest.raises(ValueError, match="what='all'"):
         c.plot(what="all")
-    with pytest.raises(TypeError, match="axes of matplotlib"):
-        c.plot(ax=3)
     made(V[:4], V[:4]).plot()  # all cosines 1, no threshold
     html = c._repr_html_()
     assert small_database.HOSTILE not in html
     assert "data:image" in html
     assert "data:image" not in made(V[:4], V[:4], threshold=0.5)._repr_html_()
+
+
+def test_axes() -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+    for c in (drawn(), drawn(200)):
+        axes = figure.Figure().subplots(1, 2)
+        assert c.plot(axes[0]) is axes[0]
+        c.plot(axes[1], what="curve")
+        np.testing.assert_allclose(axes[1].get_lines()[0].get_ydata(), 1 - c.curve("a")["unique"])
+    with pytest.raises(TypeError, match="axes of matplotlib"):
+        c.plot(ax=3)
 
 
 def test_page(tmp_path: Any) -> None:

@@ -288,13 +288,13 @@ def test_pictures(tmp_path: Path) -> None:
         m.save(tmp_path / "m.gif")
     with pytest.raises(ValueError, match="pixels=0"):
         m.plot(pixels=0)
-    with pytest.raises(TypeError, match="ax must be axes"):
-        m.plot("axes")
 
 
 def test_axes() -> None:
     figure = pytest.importorskip("matplotlib.figure")
     db, _, names = planted()
+    with pytest.raises(TypeError, match="ax must be axes"):
+        map(db).plot("axes")
     for color in ("layer", "owl"):
         ax = figure.Figure(figsize=(6, 5)).subplots()
         m = map(db, labels=names, color=color)

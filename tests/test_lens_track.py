@@ -188,9 +188,16 @@ def test_refusals() -> None:
         t.at(2)
 
 
-def test_pictures() -> None:
-    from matplotlib.figure import Figure
+def test_axes() -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+    t = planted_track(names=["early", "<late>"])
+    axes = figure.Figure().subplots(1, 2)
+    assert t.plot(axes[0]) is axes[0]
+    t.plot(axes[1], what="drift")
+    assert axes[1].get_lines()[2].get_ydata()[0] == pytest.approx(t.mean_drift(0))
 
+
+def test_pictures() -> None:
     from semanticlens.plot.track import flow
 
     t = planted_track(names=["early", "<late>"])
@@ -202,10 +209,6 @@ def test_pictures() -> None:
     assert len(wide) == 5
     picture = t.plot()
     assert picture.image.height > 500
-    axes = Figure().subplots(1, 2)
-    assert t.plot(axes[0]) is axes[0]
-    t.plot(axes[1], what="drift")
-    assert axes[1].get_lines()[2].get_ydata()[0] == pytest.approx(t.mean_drift(0))
     with pytest.raises(ValueError, match="what='x'"):
         t.plot(what="x")
     free = track(planted.databases(V[:2], V[2:4]), resamples=0)

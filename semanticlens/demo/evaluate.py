@@ -12,6 +12,7 @@ from PIL import Image
 
 from semanticlens.demo.captions import ATTRIBUTES, WORDINGS, label
 from semanticlens.demo.pictures import PictureSet
+from semanticlens.lens.descriptions import average_ranks
 
 if TYPE_CHECKING:
     from semanticlens.encoders.protocol import Encoder
@@ -38,9 +39,7 @@ def aurocs(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> NDArray
     n_positive = positive.sum(axis=0)
     result = np.empty((scores.shape[1], positive.shape[1]))
     for k, column in enumerate(scores.T):
-        _, inverse, counts = np.unique(column, return_inverse=True, return_counts=True)
-        mid_rank = np.cumsum(counts) - (counts - 1) / 2.0
-        sums = mid_rank[inverse.reshape(-1)] @ positive
+        sums = average_ranks(column) @ positive
         with np.errstate(invalid="ignore", divide="ignore"):
             result[k] = (sums - n_positive * (n_positive + 1) / 2.0) / (n_positive * (len(column) - n_positive))
     return result

@@ -7,8 +7,10 @@ from semanticlens.lens.compare import Comparison, Match, compare
 from semanticlens.lens.concepts import LayerConcepts
 from semanticlens.lens.crops import Crops, crop_box, crops, with_crops
 from semanticlens.lens.database import ConceptDB
+from semanticlens.lens.descriptions import DescriptionScores, evaluate_descriptions, simulation_correlation
 from semanticlens.lens.effects import Answers, Effects, answers, effects
 from semanticlens.lens.examples import ConceptExamples, LayerExamples
+from semanticlens.lens.labellers import Formula, invert, soft_wpmi
 from semanticlens.lens.map import Colouring, SemanticMap, map
 from semanticlens.lens.pooling import Pooling, pooling, special_token
 from semanticlens.lens.proof import BeforeAfter, Drift
@@ -30,10 +32,12 @@ __all__ = [
     "ConceptDB",
     "ConceptExamples",
     "Crops",
+    "DescriptionScores",
     "Drift",
     "Effects",
     "Estimate",
     "Finding",
+    "Formula",
     "History",
     "Hit",
     "Labels",
@@ -58,10 +62,14 @@ __all__ = [
     "crop_box",
     "crops",
     "effects",
+    "evaluate_descriptions",
+    "invert",
     "map",
     "pooling",
     "repair",
     "scores",
+    "simulation_correlation",
+    "soft_wpmi",
     "special_token",
     "track",
     "with_crops",
