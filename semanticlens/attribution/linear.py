@@ -45,7 +45,7 @@ COST = {
     Norm: (1, 1),
     ZPlus: (2, 4),
     AlphaBeta: (4, 8),
-    Gamma: (4, 8),
+    Gamma: (3, 3),  # for gamma up to 1, else (4, 8)
     PlainGamma: (2, 2),
     ZBox: (6, 6),
     WSquare: (2, 2),
@@ -167,8 +167,47 @@ def _alpha_beta(layer: Layer, rule: AlphaBeta) -> Array:
 
 
 def _gamma(layer: Layer, rule: Gamma) -> Array:
+    """Either half of the results by its own weights; or both by sums and magnitudes, ``sum of w+ x+ + w- x- = (W x + |W| |x|) / 2``.
+
+    The latter takes 3 products, whatever the signs. A large gamma would make it a difference of nearly equal sums, as for AlphaBeta.
+    """
+    positive = layer.products.not_negative()
+    return _gamma_direct(layer, rule, positive) if rule.gamma > 1 or (layer.stands and positive) else _gamma_by_magnitudes(layer, rule)
+
+
+def _gamma_by_magnitudes(layer: Layer, rule: Gamma) -> Array:
+    """With ``A = |W| |x| + |b|`` and z = W x + b: denominators ``d = (1 + g/2) z + sgn(z) g/2 A``, of the sign of z, ``s = R / st(d)``, and
+
+    ``Rin = x (1 + g/2) W^T s + |x| g/2 |W|^T (sgn(z) s)``; 0 where z is 0.
+    """
     assert layer.z is not None
-    gamma, positive = rule.gamma, layer.products.not_negative()
+    half, z, x, bias = rule.gamma / 2, layer.z, layer.products.x, layer.products.bias
+    size, key = np.abs(x), ("magnitudes", rule.gamma, rule.zero_bias)
+    spread = None if bias is None else layer.products.outputs(bias, z.shape)
+    d = layer.denominators.get(key)
+    if d is None:
+        a = layer.products.forward((Piece("magnitude"),), None if bias is None or rule.zero_bias else np.abs(bias), size)
+        d = np.copysign(a, z)
+        d *= half
+        d += (1 + half) * (z - spread if rule.zero_bias and spread is not None else z)
+        if layer.apart:
+            layer.denominators[key] = d
+    rows = layer.r.reshape(len(z), -1, *z.shape[1:])
+    r = np.where((z == 0)[:, None], 0, rows).reshape(layer.r.shape) if not z.all() else layer.r
+    s = stabilised_quotient(r, d, rule.st, layer.n_threads)
+    if layer.entry is not None:
+        layer.entry.degenerate += float((layer.r - r).sum(dtype=np.float64))
+        layer.entry.degenerate_rows += int((layer.r != r).sum())
+        held = None if spread is None or rule.zero_bias else (1 + half) * spread + half * np.copysign(np.abs(spread), z)
+        layer.entry.share(r, s, d, None if held is None else held[:, None])
+    flipped = np.where((z < 0)[:, None], -s.reshape(rows.shape), s.reshape(rows.shape)).reshape(s.shape)
+    first = layer.products.back([(s, Piece(scale=1 + half))])
+    return layer.products.back([(flipped, Piece("magnitude", scale=half))], size, before=first)
+
+
+def _gamma_direct(layer: Layer, rule: Gamma, positive: bool) -> Array:
+    assert layer.z is not None
+    gamma = rule.gamma
     up = _signed((Piece("more_positive", "positive", gamma), Piece("more_negative", "negative", gamma)), positive)
     down = _signed((Piece("more_negative", "positive", gamma), Piece("more_positive", "negative", gamma)), positive)
     above, below = (layer.r, None) if layer.stands else _by_sign(layer.r, layer.z, layer.n_threads)

@@ -176,10 +176,12 @@ class Products:
             return z
         return plain.finish(z, addend=finish.addend, numerator=finish.numerator, eps=finish.eps, clip=finish.clip)
 
-    def back(self, pieces: Sequence[tuple[Array, Piece]], x: Array | None = None, *, bare: bool = False) -> Array:
-        """``sum of scale part(x) L_V^T(s)``, or without ``part(x)`` where ``bare``."""
+    def back(
+        self, pieces: Sequence[tuple[Array, Piece]], x: Array | None = None, *, bare: bool = False, before: Array | None = None
+    ) -> Array:
+        """``before + sum of scale part(x) L_V^T(s)``, or without ``part(x)`` where ``bare``."""
         x = self.x if x is None else x
-        result: Array | None = None
+        result = before
         for s, piece in pieces:
             result = self._back(s, piece, x, bare, result)
         assert result is not None
