@@ -46,6 +46,7 @@ RULES: dict[str, rules.Rule] = {
     "clipped epsilon": rules.Epsilon(Stabiliser(0.5, clip=True)),
     "clipped gamma": rules.Gamma(0.25, Stabiliser(0.5, clip=True)),
     "scaled": rules.ZPlus(Stabiliser(0.25, norm_scale=True)),
+    "scaled gamma": rules.Gamma(0.25, Stabiliser(0.25, norm_scale=True)),
     "scaled epsilon": rules.Epsilon(Stabiliser(0.25, norm_scale=True)),
     "scaled and clipped": rules.AlphaBeta(2, 1, Stabiliser(0.25, clip=True, norm_scale=True)),
 }
@@ -185,7 +186,7 @@ def test_products_are_what_the_table_says(kind: str, rule: str) -> None:
         first = sl.attribute(net, x, r, composite=composite).products
         second = sl.attribute(net, x, r, composite=composite).products
         cost = linear.COST[type(chosen)][kind == "signed"]
-        if isinstance(chosen, rules.Gamma) and chosen.gamma > 1:
+        if isinstance(chosen, rules.Gamma) and (chosen.gamma > 1 or chosen.stabiliser.norm_scale):
             cost = (4, 8)[kind == "signed"]  # by halves: see linear._gamma
         if isinstance(chosen, rules.AlphaBeta) and chosen.beta == 0:
             cost //= 2  # ZPlus by another name

@@ -169,10 +169,12 @@ def _alpha_beta(layer: Layer, rule: AlphaBeta) -> Array:
 def _gamma(layer: Layer, rule: Gamma) -> Array:
     """Either half of the results by its own weights; or both by sums and magnitudes, ``sum of w+ x+ + w- x- = (W x + |W| |x|) / 2``.
 
-    The latter takes 3 products, whatever the signs. A large gamma would make it a difference of nearly equal sums, as for AlphaBeta.
+    The latter takes 3 products, whatever the signs. A large gamma would make it a difference of nearly equal sums, as for AlphaBeta; and a
+    stabiliser that is scaled by the norm of the denominators means those of each half.
     """
     positive = layer.products.not_negative()
-    return _gamma_direct(layer, rule, positive) if rule.gamma > 1 or (layer.stands and positive) else _gamma_by_magnitudes(layer, rule)
+    direct = rule.gamma > 1 or rule.st.norm_scale or (layer.stands and positive)
+    return _gamma_direct(layer, rule, positive) if direct else _gamma_by_magnitudes(layer, rule)
 
 
 def _gamma_by_magnitudes(layer: Layer, rule: Gamma) -> Array:
