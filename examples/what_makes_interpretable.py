@@ -191,7 +191,8 @@ Do the scores measure what they are meant to? Spearman's rank correlation over a
 - Networks that have learned little (one epoch; dropout, with which four epochs are too few) have the most clear components: they answer to
   backgrounds and colours. Clear is not the same as useful for the task.
 - None of the three scores goes with the truths over these networks: every interval holds 0. That is a statement about {len(rows)} small
-  networks, one small encoder and one kind of picture, and about means over layers; it is a reason not to compare networks by one such number.
+  networks, one small encoder and one kind of picture, and about means over layers; it is a reason not to compare networks by one such
+  number.
 """
 
 
