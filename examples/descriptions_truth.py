@@ -1,7 +1,8 @@
 """Which way of naming components is right? Five labellers on generated pictures whose whole truth is known.
 
-    python examples/descriptions_truth.py --table examples/results/descriptions_truth.json --page docs/descriptions.md
-        [--networks FOLDER]    # bundles of further networks, such as those of examples/planted_artefacts.py --clean 20
+    python examples/descriptions_truth.py --networks WORK --table examples/results/descriptions_truth.json --page docs/descriptions.md
+
+WORK holds clean-*.safetensors, networks of examples/planted_artefacts.py --work WORK --clean 20; without it the shipped network alone.
 
 Components of the last convolution are named from 1200 pictures by: semantic labels (cosine of the concept vector with each text; plain,
 and with the empty text taken off as a vector), CLIP-Dissect's soft WPMI (k = 100 and 20), INVERT with single concepts (which is given the
@@ -106,15 +107,17 @@ def page(found: dict, count: int) -> str:
     n, live = (found[METHODS[0]][key]["n"] for key in ("right", "auc"))
     return f"""# Which way of naming components is right?
 
-Written by `python examples/descriptions_truth.py`, whose first lines say what is done. {count} networks ({live} live components, {n} with
-a clear meaning), {len(NAMES)} texts. Means with 95 % bootstrap intervals over networks and their components. *Right name*: of those
-that separate some attribute's value with AUROC of at least {CLEAR}, the share whose name is such a value.
+Written by `python examples/descriptions_truth.py --networks WORK`, whose first lines say what is done. {count} networks ({live} live
+components, {n} with a clear meaning), {len(NAMES)} texts. Means with 95 % bootstrap intervals over networks and their components.
+*Right name*: of those that separate some attribute's value with AUROC of at least {CLEAR}, the share whose name is such a value.
 
 {chr(10).join(rows)}
 
 - INVERT is given which picture shows what, and maximises the AUC: it is the upper mark of that column. Where such truth exists, it is
   the better namer.
-- Semantic labels need no truth and come close to it in every column. Taking the empty text off changes nothing here.
+- Semantic labels need no truth of these pictures and come near it, below it in AUC and right names by more than the intervals. But their
+  encoder was trained on such pictures and captions, and the simulation correlation is measured with the same encoder: both favour them.
+  Taking the empty text off changes nothing here.
 - Soft WPMI is worse on these pictures with either number of examples. Its scale of 10 was chosen for CLIP's cosines over pictures of one
   thing; here every picture shows seven attributes at once, of which the softmax over texts lets one win. This is no statement about photos.
 - A score far above the random row does not make a name right: soft WPMI has an AUC of 0.6 with 4 right names in 10.

@@ -114,6 +114,8 @@ def test_formulas():
     assert short.auc <= found[0].auc
     x, b = acts[short.holds, 0], acts[~short.holds, 0]
     assert short.auc == pytest.approx(((b[:, None] < x) + 0.5 * (b[:, None] == x)).mean())
+    alike = invert(acts, SHOWS, ["car", "scar", "c", "d"], length=2, max_fraction=0.9)
+    assert str(alike[0]) in ("car AND NOT scar", "NOT scar AND car"), "a name may be part of another"
     plain = invert(-acts, SHOWS, names, negation=False)[0]
     assert "NOT" not in plain.text
     assert "NOT" in invert(-acts, SHOWS, names, max_fraction=1.0)[0].text
@@ -137,14 +139,22 @@ def test_p_values_are_those_of_the_rank_sum():
         (lambda: evaluate_descriptions(ACTS[:0], SHOWS[:0], LABELS), "has no pictures"),
         (lambda: evaluate_descriptions(ACTS * np.nan, SHOWS, LABELS), "NaN or infinite"),
         (lambda: evaluate_descriptions(ACTS, SHOWS, LABELS + 9), "labels must lie between -1"),
-        (lambda: evaluate_descriptions(ACTS, SHOWS, LABELS, largest=[1.0]), "one value for each of the 5"),
+        (lambda: evaluate_descriptions(ACTS, SHOWS, LABELS, largest=[1.0]), "one finite value for each of the 5"),
         (lambda: evaluate_descriptions(ACTS, SHOWS, LABELS).means(2), "level=2"),
         (lambda: simulation_correlation(ACTS, SHOWS[:3], LABELS), "must be"),
         (lambda: soft_wpmi(ACTS, SHOWS * 1.0, top=0), "top=0"),
         (lambda: soft_wpmi(ACTS, np.full((60, 2), np.nan)), "similarities hold NaN"),
         (lambda: invert(ACTS, SHOWS * 1.0, list("abcd")), "concepts must be of bool"),
-        (lambda: invert(ACTS, SHOWS, list("abc")), "names has 3 entries for 4"),
+        (lambda: invert(ACTS, SHOWS, list("abc")), "names has 3 entries, 3 of them different, for 4"),
         (lambda: invert(ACTS, SHOWS, list("abcd"), length=0), "length=0"),
+        (lambda: invert(ACTS, SHOWS, list("abcd"), length=1.5), "length=1.5"),
+        (lambda: invert(ACTS, SHOWS, list("abca")), "3 of them different"),
+        (lambda: simulation_correlation(ACTS, SHOWS * np.nan, LABELS), "similarities hold NaN"),
+        (lambda: simulation_correlation(ACTS, SHOWS * 1.0, LABELS * 1.0), "whole numbers"),
+        (lambda: evaluate_descriptions(ACTS, SHOWS, LABELS, largest=[np.nan] * 5), "one finite value"),
+        (lambda: evaluate_descriptions(ACTS, SHOWS, LABELS, resamples=0), "resamples=0"),
+        (lambda: soft_wpmi(ACTS, np.ones((60, 0))), "no texts"),
+        (lambda: soft_wpmi(ACTS, SHOWS * 1.0, shares=(2, 1.5)), "shares"),
         (lambda: invert(ACTS, SHOWS, list("abcd"), min_fraction=0.6), "min_fraction=0.6"),
     ],
 )

@@ -132,10 +132,10 @@ def evaluate_descriptions(
     """
     a, s, own = _checked(activations, shows, labels)
     top = a.max(axis=0) if largest is None else np.asarray(largest, np.float64)
-    if top.shape != (a.shape[1],):
-        raise DataError(
-            f"largest must have one value for each of the {a.shape[1]} components, not the shape {top.shape}"
-        )
+    if top.shape != (a.shape[1],) or not np.isfinite(top).all():
+        raise DataError(f"largest must have one finite value for each of the {a.shape[1]} components, not {top!r}")
+    if isinstance(resamples, bool) or not isinstance(resamples, (int, np.integer)) or resamples < 1:
+        raise ValueError(f"resamples={resamples!r}: must be a whole number of at least 1")
     scores = {name: np.full(a.shape[1], np.nan) for name in NAMES}
     counts = np.zeros(a.shape[1], np.int64)
     for k in np.flatnonzero(own >= 0):
@@ -157,10 +157,13 @@ def simulation_correlation(activations: ArrayLike, similarities: ArrayLike, labe
     """(K,): Pearson's correlation of a component's activations (N, K) with the similarities (N, L) to its text; NaN if one is constant."""
     a, sims = np.asarray(activations, np.float64), np.asarray(similarities, np.float64)
     own = np.asarray(labels)
-    if a.ndim != 2 or sims.ndim != 2 or len(a) != len(sims) or own.shape != (a.shape[1],):
+    fits = a.ndim == 2 and sims.ndim == 2 and len(a) == len(sims) and own.shape == (a.shape[1],) and own.dtype.kind in "iu"
+    if not fits:
         raise DataError(
-            f"activations {a.shape}, similarities {sims.shape} and labels {own.shape} must be (N, K), (N, L) and (K,)"
+            f"activations {a.shape}, similarities {sims.shape} and labels {own.shape} must be (N, K), (N, L) and (K,) whole numbers"
         )
+    if not np.isfinite(a).all() or not np.isfinite(sims).all():
+        raise DataError("activations or similarities hold NaN or infinite values")
     _check_labels(own, sims.shape[1])
     found = np.full(a.shape[1], np.nan)
     for k in np.flatnonzero(own >= 0):

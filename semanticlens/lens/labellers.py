@@ -56,6 +56,10 @@ def soft_wpmi(
     Formula and defaults: Oikarinen and Weng, CLIP-Dissect, ICLR 2023.
     """
     a, sims = _pair(activations, similarities, "similarities")
+    if not sims.shape[1]:
+        raise DataError("similarities has no texts: name at least one")
+    if not (len(shares) == 2 and 0 <= shares[1] <= shares[0] < 1 and np.isfinite([scale, lam]).all()):
+        raise ValueError(f"shares={shares!r}, scale={scale!r}, lam={lam!r}: 0 <= shares[1] <= shares[0] < 1 and finite numbers are needed")
     if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 1:
         raise ValueError(f"top={top!r}: must be a whole number of at least 1")
     logits = scale * (sims - sims.max(axis=1, keepdims=True))
@@ -67,7 +71,7 @@ def soft_wpmi(
     conditional = np.empty((a.shape[1], sims.shape[1]))
     for k, ids in enumerate(order):
         conditional[k] = np.log1p(member[:, None] * (p[ids] - 1.0) + 1e-7).sum(axis=0)
-    live = a.max(axis=0) > 0
+    live = a.max(axis=0) > 0  # a dead component says nothing about how common a text is
     if live.any():
         most = conditional[live].max(axis=0)
         prior = most + np.log(np.exp(conditional[live] - most).sum(axis=0)) - np.log(live.sum())
@@ -142,10 +146,10 @@ def invert(
     a, c = _pair(activations, concepts, "concepts")
     if np.asarray(concepts).dtype != np.bool_:
         raise DataError(f"concepts must be of bool, not {np.asarray(concepts).dtype}")
-    if len(names) != c.shape[1]:
-        raise DataError(f"names has {len(names)} entries for {c.shape[1]} concepts")
-    if length < 1 or beam < 1:
-        raise ValueError(f"length={length}, beam={beam}: both must be at least 1")
+    if len(names) != c.shape[1] or len(set(names)) != len(names):
+        raise DataError(f"names has {len(names)} entries, {len(set(names))} of them different, for {c.shape[1]} concepts")
+    if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in (length, beam)):
+        raise ValueError(f"length={length!r}, beam={beam!r}: both must be whole numbers of at least 1")
     if not 0 <= min_fraction < max_fraction <= 1:
         raise ValueError(f"min_fraction={min_fraction}, max_fraction={max_fraction}: 0 <= min < max <= 1 is needed")
     atoms = c.astype(bool)
@@ -162,15 +166,16 @@ def _search(
         return None
     ranks = average_ranks(values)
     best = _kept(ranks, masks, texts, beam, allowed)
-    for _ in range(length - 1):
+    parts = {text: {text.removeprefix("NOT ")} for text in texts}
+    for step in range(length - 1):
         tried = dict(best)
         for text, (_, mask) in best:
-            shown = f"({text})" if " AND " in text or " OR " in text else text
+            shown = f"({text})" if len(parts[text]) > 1 else text
             for other, name in zip(masks, texts, strict=True):
-                if name in text:
+                if parts[name] <= parts[text] or len(parts[text]) <= step:  # a formula of an earlier step was extended before
                     continue
-                tried[f"{shown} AND {name}"] = (0.0, mask & other)
-                tried[f"{shown} OR {name}"] = (0.0, mask | other)
+                for joined, both in ((f"{shown} AND {name}", mask & other), (f"{shown} OR {name}", mask | other)):
+                    tried[joined], parts[joined] = (0.0, both), parts[text] | parts[name]
         best = _kept(ranks, [mask for _, mask in tried.values()], list(tried), beam, allowed)
     if not best:
         return None
